@@ -1,0 +1,1 @@
+"""The service: broker, zygote and sandboxed workers that run TFLite models."""
