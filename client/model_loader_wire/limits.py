@@ -1,0 +1,102 @@
+"""Limits: what one model, one origin and one principal may use.
+
+A service fills every field (``DEFAULT_LIMITS`` unless configured); a caller may lower those of
+one context. None means "not set here": in a caller's ``Limits`` the service's own value holds,
+in a service's ``Limits`` the quantity is not limited (allowed only for the CPU fields).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Frozen limits; the unit is in each name.
+
+    ``memory_bytes`` counts what the kernel charges to the worker: by cgroup where one is
+    writable (resident pages), else its data segments (RLIMIT_DATA).
+    """
+
+    memory_bytes: int | None = None
+    """Memory of one worker."""
+    cpu_percent: int | None = None
+    """CPU share of one worker: 100 is one core. Needs a writable cpu cgroup."""
+    cpu_seconds: int | None = None
+    """CPU time that one worker may use in its whole life (RLIMIT_CPU)."""
+    threads: int | None = None
+    """Threads of one worker, its own included; a larger ``num_threads`` is capped to it."""
+    processes: int | None = None
+    """Worker processes of one principal at a time."""
+    model_bytes: int | None = None
+    """Size of one model file."""
+    tensor_bytes: int | None = None
+    """All inputs of one call together."""
+    output_bytes: int | None = None
+    """All outputs of one call together."""
+    models_per_origin: int | None = None
+    """Models that one origin may hold at a time."""
+    load_seconds: float | None = None
+    """From the first byte of a model to its being ready."""
+    compute_seconds: float | None = None
+    """One computation."""
+
+    def __post_init__(self) -> None:
+        """Check types and signs; raises TypeError or ValueError naming the field."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            allowed = (int, float) if field.name.endswith("_seconds") else (int,)
+            if isinstance(value, bool) or not isinstance(value, allowed):
+                kinds = " or ".join(kind.__name__ for kind in allowed)
+                raise TypeError(f"limit {field.name} must be {kinds}, not {type(value).__name__}")
+            if not 0 < value < 2**63:
+                raise ValueError(f"limit {field.name} must be above zero, not {value}")
+
+    def lowered_by(self, wish: Limits) -> Limits:
+        """These limits with each value that `wish` sets; raises LimitRaised for a higher one."""
+        values = asdict(self)
+        for name, asked in asdict(wish).items():
+            if asked is None:
+                continue
+            maximum = values[name]
+            if maximum is not None and asked > maximum:
+                raise LimitRaised(name, asked, maximum)
+            values[name] = asked
+        return Limits(**values)
+
+    def set_values(self) -> dict[str, int | float]:
+        """Return the fields that are set, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, object]) -> Limits:
+        """Build from names and numbers; raises ValueError for an unknown name."""
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ValueError(f"no limit is called {name!r}; there are {sorted(known)}")
+        return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks each value
+
+
+class LimitRaised(ValueError):
+    """A caller asked for more than the service allows."""
+
+    def __init__(self, limit: str, value: int | float, maximum: int | float) -> None:
+        super().__init__(f"limit {limit} can only be lowered: {value} is above {maximum}")
+        self.limit, self.value, self.maximum = limit, value, maximum
+
+
+DEFAULT_LIMITS = Limits(
+    memory_bytes=1 << 30,
+    threads=2,
+    processes=128,
+    model_bytes=512 << 20,
+    tensor_bytes=256_000_000,
+    output_bytes=256_000_000,
+    models_per_origin=16,
+    load_seconds=30,
+    compute_seconds=10,
+)

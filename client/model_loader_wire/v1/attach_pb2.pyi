@@ -1,0 +1,53 @@
+from model_loader_wire.v1 import model_loader_pb2 as _model_loader_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AttachRequest(_message.Message):
+    __slots__ = ("hello", "receive_channel")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    RECEIVE_CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    receive_channel: ReceiveChannel
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., receive_channel: _Optional[_Union[ReceiveChannel, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol_version", "origin")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    origin: str
+    def __init__(self, protocol_version: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+
+class ReceiveChannel(_message.Message):
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("welcome", "channel", "error")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    channel: Channel
+    error: _model_loader_pb2.ErrorDetail
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., channel: _Optional[_Union[Channel, _Mapping]] = ..., error: _Optional[_Union[_model_loader_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("session", "grpc_path")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    GRPC_PATH_FIELD_NUMBER: _ClassVar[int]
+    session: _model_loader_pb2.Session
+    grpc_path: str
+    def __init__(self, session: _Optional[_Union[_model_loader_pb2.Session, _Mapping]] = ..., grpc_path: _Optional[str] = ...) -> None: ...
+
+class Channel(_message.Message):
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...

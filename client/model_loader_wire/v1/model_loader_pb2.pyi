@@ -1,0 +1,359 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATA_TYPE_UNKNOWN: _ClassVar[DataType]
+    DATA_TYPE_INT64: _ClassVar[DataType]
+    DATA_TYPE_UINT64: _ClassVar[DataType]
+    DATA_TYPE_FLOAT64: _ClassVar[DataType]
+    DATA_TYPE_INT32: _ClassVar[DataType]
+    DATA_TYPE_UINT32: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+    DATA_TYPE_INT16: _ClassVar[DataType]
+    DATA_TYPE_UINT16: _ClassVar[DataType]
+    DATA_TYPE_FLOAT16: _ClassVar[DataType]
+    DATA_TYPE_INT8: _ClassVar[DataType]
+    DATA_TYPE_UINT8: _ClassVar[DataType]
+    DATA_TYPE_BOOL: _ClassVar[DataType]
+    DATA_TYPE_STRING: _ClassVar[DataType]
+DATA_TYPE_UNKNOWN: DataType
+DATA_TYPE_INT64: DataType
+DATA_TYPE_UINT64: DataType
+DATA_TYPE_FLOAT64: DataType
+DATA_TYPE_INT32: DataType
+DATA_TYPE_UINT32: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_INT16: DataType
+DATA_TYPE_UINT16: DataType
+DATA_TYPE_FLOAT16: DataType
+DATA_TYPE_INT8: DataType
+DATA_TYPE_UINT8: DataType
+DATA_TYPE_BOOL: DataType
+DATA_TYPE_STRING: DataType
+
+class OpenSessionRequest(_message.Message):
+    __slots__ = ("protocol_version", "origin")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    origin: str
+    def __init__(self, protocol_version: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+
+class SessionEvent(_message.Message):
+    __slots__ = ("opened", "lost")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    opened: Session
+    lost: ModelState
+    def __init__(self, opened: _Optional[_Union[Session, _Mapping]] = ..., lost: _Optional[_Union[ModelState, _Mapping]] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("token", "origin", "service_version", "limits", "layers")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    origin: str
+    service_version: str
+    limits: Limits
+    layers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, token: _Optional[bytes] = ..., origin: _Optional[str] = ..., service_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("memory_bytes", "cpu_percent", "cpu_seconds", "threads", "processes", "model_bytes", "tensor_bytes", "output_bytes", "models_per_origin", "load_seconds", "compute_seconds")
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODELS_PER_ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    memory_bytes: int
+    cpu_percent: int
+    cpu_seconds: int
+    threads: int
+    processes: int
+    model_bytes: int
+    tensor_bytes: int
+    output_bytes: int
+    models_per_origin: int
+    load_seconds: float
+    compute_seconds: float
+    def __init__(self, memory_bytes: _Optional[int] = ..., cpu_percent: _Optional[int] = ..., cpu_seconds: _Optional[int] = ..., threads: _Optional[int] = ..., processes: _Optional[int] = ..., model_bytes: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., models_per_origin: _Optional[int] = ..., load_seconds: _Optional[float] = ..., compute_seconds: _Optional[float] = ...) -> None: ...
+
+class FormatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FormatsReply(_message.Message):
+    __slots__ = ("formats",)
+    FORMATS_FIELD_NUMBER: _ClassVar[int]
+    formats: _containers.RepeatedCompositeFieldContainer[Format]
+    def __init__(self, formats: _Optional[_Iterable[_Union[Format, _Mapping]]] = ...) -> None: ...
+
+class Format(_message.Message):
+    __slots__ = ("name", "versions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    versions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LoadRequest(_message.Message):
+    __slots__ = ("header", "chunk", "trailer")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    TRAILER_FIELD_NUMBER: _ClassVar[int]
+    header: LoadHeader
+    chunk: bytes
+    trailer: LoadTrailer
+    def __init__(self, header: _Optional[_Union[LoadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[LoadTrailer, _Mapping]] = ...) -> None: ...
+
+class LoadHeader(_message.Message):
+    __slots__ = ("model_format", "size", "num_threads", "device_preference", "power_preference", "limits", "required_layers", "relayed", "label")
+    MODEL_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    POWER_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    RELAYED_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    model_format: str
+    size: int
+    num_threads: int
+    device_preference: str
+    power_preference: str
+    limits: Limits
+    required_layers: _containers.RepeatedScalarFieldContainer[str]
+    relayed: bool
+    label: str
+    def __init__(self, model_format: _Optional[str] = ..., size: _Optional[int] = ..., num_threads: _Optional[int] = ..., device_preference: _Optional[str] = ..., power_preference: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., required_layers: _Optional[_Iterable[str]] = ..., relayed: bool = ..., label: _Optional[str] = ...) -> None: ...
+
+class LoadTrailer(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    def __init__(self, sha256: _Optional[bytes] = ...) -> None: ...
+
+class LoadReply(_message.Message):
+    __slots__ = ("model_id", "sha256", "description", "isolation", "limits")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    sha256: bytes
+    description: Description
+    isolation: Isolation
+    limits: Limits
+    def __init__(self, model_id: _Optional[str] = ..., sha256: _Optional[bytes] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Description(_message.Message):
+    __slots__ = ("signatures", "runtime", "kernels", "note", "threads")
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    signatures: _containers.RepeatedCompositeFieldContainer[Signature]
+    runtime: str
+    kernels: str
+    note: str
+    threads: int
+    def __init__(self, signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ..., runtime: _Optional[str] = ..., kernels: _Optional[str] = ..., note: _Optional[str] = ..., threads: _Optional[int] = ...) -> None: ...
+
+class Signature(_message.Message):
+    __slots__ = ("name", "inputs", "outputs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    def __init__(self, name: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ...) -> None: ...
+
+class TensorInfo(_message.Message):
+    __slots__ = ("name", "data_type", "rank_known", "dimensions", "byte_length")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RANK_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    BYTE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data_type: DataType
+    rank_known: bool
+    dimensions: _containers.RepeatedScalarFieldContainer[int]
+    byte_length: int
+    def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., rank_known: bool = ..., dimensions: _Optional[_Iterable[int]] = ..., byte_length: _Optional[int] = ...) -> None: ...
+
+class Isolation(_message.Message):
+    __slots__ = ("layers", "missing", "memory_held_by", "worker_pid")
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_HELD_BY_FIELD_NUMBER: _ClassVar[int]
+    WORKER_PID_FIELD_NUMBER: _ClassVar[int]
+    layers: _containers.RepeatedScalarFieldContainer[str]
+    missing: _containers.RepeatedCompositeFieldContainer[MissingLayer]
+    memory_held_by: str
+    worker_pid: int
+    def __init__(self, layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., worker_pid: _Optional[int] = ...) -> None: ...
+
+class MissingLayer(_message.Message):
+    __slots__ = ("layer", "reason")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    reason: str
+    def __init__(self, layer: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class InspectReply(_message.Message):
+    __slots__ = ("summary", "sha256", "isolation")
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    summary: str
+    sha256: bytes
+    isolation: Isolation
+    def __init__(self, summary: _Optional[str] = ..., sha256: _Optional[bytes] = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("data_type", "dimensions", "data")
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data_type: DataType
+    dimensions: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, data_type: _Optional[_Union[DataType, str]] = ..., dimensions: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ComputeRequest(_message.Message):
+    __slots__ = ("model_id", "signature", "inputs")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    signature: int
+    inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, model_id: _Optional[str] = ..., signature: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class ComputeReply(_message.Message):
+    __slots__ = ("outputs", "queue_ns", "compute_ns")
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_NS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_NS_FIELD_NUMBER: _ClassVar[int]
+    outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    queue_ns: int
+    compute_ns: int
+    def __init__(self, outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ...) -> None: ...
+
+class ResetRequest(_message.Message):
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...
+
+class ResetReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CloseModelRequest(_message.Message):
+    __slots__ = ("model_id", "deadline_passed")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_PASSED_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    deadline_passed: bool
+    def __init__(self, model_id: _Optional[str] = ..., deadline_passed: bool = ...) -> None: ...
+
+class CloseModelReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model_id", "wait_seconds")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    wait_seconds: float
+    def __init__(self, model_id: _Optional[str] = ..., wait_seconds: _Optional[float] = ...) -> None: ...
+
+class ModelState(_message.Message):
+    __slots__ = ("model_id", "lost", "detail")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    lost: bool
+    detail: ErrorDetail
+    def __init__(self, model_id: _Optional[str] = ..., lost: bool = ..., detail: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsReply(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelRow]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelRow, _Mapping]]] = ...) -> None: ...
+
+class ModelRow(_message.Message):
+    __slots__ = ("model_id", "origin", "label", "sha256", "worker_pid", "isolation", "memory_bytes", "cpu_seconds", "calls", "age_seconds", "runtime", "limits")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    WORKER_PID_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    origin: str
+    label: str
+    sha256: bytes
+    worker_pid: int
+    isolation: Isolation
+    memory_bytes: int
+    cpu_seconds: float
+    calls: int
+    age_seconds: float
+    runtime: str
+    limits: Limits
+    def __init__(self, model_id: _Optional[str] = ..., origin: _Optional[str] = ..., label: _Optional[str] = ..., sha256: _Optional[bytes] = ..., worker_pid: _Optional[int] = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., calls: _Optional[int] = ..., age_seconds: _Optional[float] = ..., runtime: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class ErrorDetail(_message.Message):
+    __slots__ = ("cause", "message", "limit", "value", "maximum", "last_words", "model_lost")
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    LAST_WORDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_LOST_FIELD_NUMBER: _ClassVar[int]
+    cause: str
+    message: str
+    limit: str
+    value: float
+    maximum: float
+    last_words: str
+    model_lost: bool
+    def __init__(self, cause: _Optional[str] = ..., message: _Optional[str] = ..., limit: _Optional[str] = ..., value: _Optional[float] = ..., maximum: _Optional[float] = ..., last_words: _Optional[str] = ..., model_lost: bool = ...) -> None: ...
