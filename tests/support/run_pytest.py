@@ -1,0 +1,82 @@
+"""Run pytest in a private environment and count what it leaves behind.
+
+    python -m tests.support.run_pytest [PYTEST ARGUMENT ...]
+
+The run gets a temp folder and a runtime folder of its own, with paths short enough for Unix
+sockets. When it has ended, no process that it started may be alive (orphans come to this process,
+their subreaper) and neither folder may hold anything: else the run has failed, whatever pytest
+said.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.support.processes import (
+    become_subreaper,
+    children,
+    describe,
+    kill_all,
+    reap_ended,
+    wait_until_empty,
+)
+
+END_SECONDS = 10.0
+"""How long orphans may take to end after pytest did: a hang bound, not a measure."""
+NO_TESTS = 5
+"""Pytest's exit status when it selected no test."""
+
+
+def private_environment(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` with temp and runtime folders below `folder`, made 0700."""
+    changed = dict(environment)
+    for name, place in (("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")):
+        (folder / place).mkdir(mode=0o700)
+        changed[name] = str(folder / place)
+    changed.pop("MODEL_LOADER_ADDRESS", None)
+    return changed
+
+
+def left_over(folder: Path) -> list[str]:
+    """Return what lies in the temp and runtime folders."""
+    return sorted(
+        str(path.relative_to(folder))
+        for place in ("tmp", "run")
+        for path in (folder / place).iterdir()
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run pytest; returns its exit status, or 1 when something was left behind."""
+    become_subreaper()
+    folder = Path(tempfile.mkdtemp(prefix="mlt-", dir="/tmp"))
+    try:
+        environment = private_environment(folder, os.environ)
+        command = [sys.executable, "-m", "pytest", f"--basetemp={folder / 't'}", *arguments]
+        code = subprocess.run(command, env=environment, check=False).returncode
+
+        def orphans() -> list[int]:
+            reap_ended()
+            return children()
+
+        faults = []
+        if left := wait_until_empty(orphans, END_SECONDS):
+            faults.append(f"processes left behind by the tests: {describe(left)}")
+            kill_all(left)
+        if files := left_over(folder):
+            faults.append(f"files left behind by the tests: {', '.join(files)}")
+        for fault in faults:
+            print(fault, file=sys.stderr, flush=True)
+        return code or (1 if faults else 0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
