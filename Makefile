@@ -1,0 +1,119 @@
+# Everything is installed into .venv, .venv-tflite and .venv-proto: the machine needs only Python
+# 3.11 or newer, make and a C compiler. `make help` lists the targets.
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$name" -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null && \
+	command -v "$$name" && break; done)
+# The last release of the second runtime was built for Python 3.11 alone.
+PYTHON311 ?= $(shell for name in $(PYTHON) python3.11; do \
+	"$$name" -c 'import sys; assert sys.version_info[:2] == (3, 11)' 2>/dev/null && \
+	command -v "$$name" && break; done)
+
+CHECKED = $(shell find client loader_service tests examples benchmarks packaging proto \
+	-name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
+# What the second runtime and the older major version of protobuf can change.
+TFLITE_TESTS = $(wildcard tests/runtime tests/wire tests/client tests/integration)
+
+PYTEST = .venv/bin/python -m tests.support.run_pytest
+PYTEST_AS_USER = .venv/bin/python -m tests.support.as_user
+PYTEST_TFLITE = .venv-tflite/bin/python -m tests.support.run_pytest
+NONE_IS_FINE = || test $$? -eq 5 # pytest's status for "no test was selected"
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
+
+# $(call environment,FOLDER,PYTHON,WHAT PIP INSTALLS): make a virtual environment and its stamp.
+# Pip's whole output goes to a log; the terminal shows one line for each package fetched.
+define environment
+@rm -f $@
+@echo "installing into $(1) (the first time this fetches some hundred megabytes)"
+@test -x $(1)/bin/python || $(2) -m venv --clear $(1) || { \
+	echo "this Python cannot make virtual environments: on Debian and Ubuntu install python3-venv"; \
+	exit 1; }
+@{ $(1)/bin/python -m pip install --disable-pip-version-check $(3) && touch $@; } 2>&1 \
+	| tee $(1)/install.log | sed -n 's/^Collecting \([^ ]*\).*/  \1/p'
+@test -e $@ || { tail -n 25 $(1)/install.log; \
+	echo "installing into $(1) failed; the whole log is $(1)/install.log"; exit 1; }
+endef
+
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { \
+		echo "Python 3.11 or newer is needed; python3 here: $$(python3 --version 2>&1)."; \
+		echo "Install one, or name it: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3"; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)."; exit 1; }
+	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev]")
+
+.venv-tflite/installed: pyproject.toml
+	$(call environment,.venv-tflite,"$(PYTHON311)",\
+		--editable ".[service$(comma)tflite$(comma)images$(comma)test]" "protobuf<7")
+
+.venv-proto/installed: Makefile
+	$(call environment,.venv-proto,"$(PYTHON)","grpcio-tools==1.73.0" "setuptools<81")
+
+comma := ,
+
+.PHONY: install
+install: .venv/installed ## install the project and its tools into .venv
+
+.PHONY: demo
+demo: install ## classify handwritten digits in a sandbox, and see a hostile model stopped
+	@.venv/bin/model-loader demo
+
+.PHONY: test
+test: lint types test-main test-tflite test-user ## lint, types and all tests but the slow ones
+
+.PHONY: test-main
+test-main: install ## the tests, as the user who runs make
+	$(PYTEST) -m "not slow" tests
+
+.PHONY: test-tflite
+test-tflite: ## the same with the second runtime, NumPy 1 and protobuf 6 (needs Python 3.11)
+ifeq ($(PYTHON311),)
+	@echo "the second runtime needs Python 3.11, which is not here: not tested"
+else
+	@$(MAKE) .venv-tflite/installed
+	$(PYTEST_TFLITE) -m "not slow" $(TFLITE_TESTS)
+endif
+
+.PHONY: test-user
+test-user: install ## as root: the isolation tests once more as an unprivileged user
+	$(PYTEST_AS_USER) -m "isolation and not slow" tests
+
+.PHONY: test-slow
+test-slow: install ## what takes longer
+	$(PYTEST_AS_USER) -m "isolation and slow" tests $(NONE_IS_FINE)
+	$(PYTEST) -m slow tests
+
+.PHONY: lint
+lint: install ## ruff: rules and formatting
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+.PHONY: format
+format: install ## rewrite the code as lint wants it
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+.PHONY: types
+types: install ## mypy, strict
+	.venv/bin/mypy $(CHECKED)
+
+.PHONY: proto
+proto: .venv-proto/installed ## generate the protobuf modules with the oldest supported tools
+	.venv-proto/bin/python proto/generate.py
+
+.PHONY: clean
+clean: ## remove everything that make made
+	rm -rf .venv .venv-tflite .venv-proto build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
