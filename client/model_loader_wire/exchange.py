@@ -3,11 +3,18 @@
 A driver (blocking, asyncio, or the broker's relay) sends ``outgoing`` and tells ``sent``, then
 fills ``space()`` and tells ``received`` until ``done``. An exchange that was interrupted can be
 carried on or drained by another driver call, because all progress is kept here.
+
+A signal handler may raise between any two bytecodes, so progress is two logs of byte counts
+(``sent_counts``, ``received_counts``) and everything else is worked out from their sums: each step
+can be broken off anywhere and done again. A driver that may meet signals appends to the logs
+within one C call (see ``model_loader._blocking_channel``) and then calls ``advance()``.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from model_loader_wire.causes import Failure
 from model_loader_wire.frames import (
@@ -29,10 +36,20 @@ FIRST_READ = 16 << 10
 """Bytes asked for at first: a small reply comes in one call, a large one is read in place."""
 GROWTH = 1 << 20
 """A buffer that no declaration covers grows by at most this much ahead of the bytes received."""
+LOG_LENGTH = 64
+"""Counts kept in a log before they are added up into one."""
 
 Places = Callable[[tuple[Entry, ...]], Sequence[memoryview] | None]
 """Checks an answer's table (raising BadFrame) and gives memory for its tensors, or None to let the
-exchange grow buffers of its own."""
+exchange grow buffers of its own. May be asked again after an interruption."""
+
+
+class KnownTable(NamedTuple):
+    """The table that an answer will have unless something is wrong, read beforehand."""
+
+    table: bytes
+    entries: tuple[Entry, ...]
+    payload_length: int
 
 
 class Exchange:
@@ -46,104 +63,171 @@ class Exchange:
         signature: int = 0,
         table: bytes = b"",
         payload: Sequence[Buffer] = (),
+        payload_length: int | None = None,
         places: Places | None = None,
+        known: KnownTable | None = None,
         most: int = 0,
     ) -> None:
-        """Encode a request; `most` is the largest payload that an answer may have, in bytes."""
-        length = sum(len(part) for part in payload)
+        """Encode a request; `most` is the largest payload that an answer may have, in bytes.
+
+        `payload` holds C-contiguous buffers of any element type, one a tensor; `payload_length` is
+        their length in bytes, for callers who know it.
+        """
+        if payload_length is None:
+            payload_length = sum(memoryview(part).nbytes for part in payload)
         head = pack_header(
             kind,
             sequence,
             signature=signature,
-            payload_length=length,
+            payload_length=payload_length,
             table_length=len(table),
             tensors=len(payload),
         )
-        self.outgoing: list[Buffer] = [head + table, *payload] if length else [head + table]
-        self.unsent = len(head) + len(table) + length
         self.sequence = sequence
         self.expected = Kind.DONE if kind is Kind.RESET else Kind.ANSWER
         self.most = most
+        self.sent_counts: list[int] = []
+        self.received_counts: list[int] = []
         self.header: Header | None = None
         self.entries: tuple[Entry, ...] = ()
         self.tensors: list[memoryview] = []
         self.failure: Failure | None = None
         self.done = False
+        self._parts: list[Buffer] = [head + table, *payload] if payload_length else [head + table]
+        self._length = len(head) + len(table) + payload_length
         self._places = places
+        self._known = known
         self._scratch = bytearray(FIRST_READ)
-        self._filled = 0
-        self._wanted: list[memoryview] = []
-        self._grown: bytearray | None = None
+        self._start = 0
+        self._targets: list[memoryview] | None = None
+        self._ends: list[int] = []
+        self._grown = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the request that have not gone yet."""
+        return self._length - sum(self.sent_counts)
+
+    @property
+    def outgoing(self) -> list[Buffer]:
+        """What is left to send, in order."""
+        gone = sum(self.sent_counts)
+        if not gone:
+            return self._parts
+        left: list[Buffer] = []
+        for part in self._parts:
+            view = byte_view(part)
+            if gone >= len(view):
+                gone -= len(view)
+                continue
+            left.append(view[gone:])
+            gone = 0
+        return left
 
     def sent(self, count: int) -> None:
         """Note that the first `count` bytes of ``outgoing`` have gone."""
-        self.unsent -= count
-        if self.unsent == 0:
-            self.outgoing = []
-            return
-        while count:
-            part = memoryview(self.outgoing[0])
-            if count < len(part):
-                self.outgoing[0] = part[count:]
-                return
-            count -= len(part)
-            self.outgoing.pop(0)
+        self.sent_counts.append(count)
 
     def space(self) -> memoryview:
         """Memory for the next bytes of the reply; never empty while not ``done``."""
-        if self._wanted:
-            return self._wanted[0]
-        return memoryview(self._scratch)[self._filled :]
+        got = sum(self.received_counts)
+        targets = self._targets
+        if targets is None:
+            return memoryview(self._scratch)[got:]
+        body = got - self._start
+        index = bisect_right(self._ends, body)
+        if index == len(self._ends):
+            assert self.header is not None
+            missing = self.header.payload_length - body
+            piece = bytearray(min(missing, max(GROWTH, body)))
+            targets[index:] = [memoryview(piece)]
+            self._ends.append(body + len(piece))
+        before = self._ends[index - 1] if index else 0
+        return targets[index][body - before :]
+
+    def spaces(self, most: int) -> list[memoryview]:
+        """``space()`` and what comes after it, at most that many pieces."""
+        pieces = [self.space()]
+        if self._targets is not None and not self._grown:
+            index = bisect_right(self._ends, sum(self.received_counts) - self._start)
+            pieces += self._targets[index + 1 : index + most]
+        return pieces
 
     def received(self, count: int) -> None:
         """Note that `count` bytes were put into ``space()``; raises BadFrame for a bad reply."""
         if count <= 0:
             raise BadFrame("the channel ended")
-        if self._wanted:
-            rest = self._wanted[0][count:]
-            if len(rest):
-                self._wanted[0] = rest
-                return
-            self._wanted.pop(0)
-            if not self._wanted:
-                self._completed()
-            return
-        self._filled += count
-        self._read_head()
+        self.received_counts.append(count)
+        self.advance()
 
-    def _read_head(self) -> None:
-        header = self.header
-        if header is None:
-            if self._filled < HEADER.size:
+    def advance(self) -> None:
+        """Read what has come so far; raises BadFrame for a bad reply. May be called at any time."""
+        counts = self.received_counts
+        if len(counts) > LOG_LENGTH:
+            counts[:] = [sum(counts)]
+        if self.done or not counts:
+            return
+        got = sum(counts)
+        if self._targets is None:
+            self._read_head(got)
+            if self._targets is None:
                 return
-            header = self.header = unpack_header(memoryview(self._scratch)[: HEADER.size])
-            self._check(header)
-            missing = HEADER.size + header.table_length - len(self._scratch)
-            if missing > 0:
-                self._scratch += bytearray(missing)
-        start = HEADER.size + header.table_length
-        if self._filled < start:
+        assert self.header is not None
+        if got - self._start >= self.header.payload_length:
+            self._complete(self.header)
+
+    def abandon(self) -> None:
+        """Let go of the caller's memory: nobody waits for this reply any more.
+
+        What is unsent is copied, and what is still to come goes into memory of its own, because
+        the caller may use its arrays again while the channel is drained.
+        """
+        if not self.done and self.unsent:
+            self._parts = [bytes(part) for part in self._parts]
+        self._places = None
+        if self._targets is not None and not self._grown:
+            self._targets = [memoryview(bytearray(len(target))) for target in self._targets]
+
+    def _read_head(self, got: int) -> None:
+        if got < HEADER.size:
             return
         scratch = memoryview(self._scratch)
-        extra = self._filled - start
-        if extra > header.payload_length:
+        header = unpack_header(scratch[: HEADER.size])
+        self._check(header)
+        start = HEADER.size + header.table_length
+        if start > len(scratch):
+            larger = bytearray(start)
+            larger[:got] = scratch[:got]
+            self._scratch = larger
+        if got < start:
+            return
+        early = scratch[start:got]
+        if len(early) > header.payload_length:
             raise BadFrame("the reply goes on after its end")
+        places = None
         if header.kind is Kind.ANSWER:
-            table = scratch[HEADER.size : start]
-            self.entries = unpack_table(table, header.tensors, header.payload_length)
-            places = self._places(self.entries) if self._places else None
-        else:
-            places = None
-        if places is None:
-            self._grown = bytearray(scratch[start : self._filled])
-            self._grow()
-        else:
-            self._place(places, scratch[start : self._filled])
+            self.entries = self._read_table(header, scratch[HEADER.size : start])
+            if self._places is not None:
+                places = self._places(self.entries)
+        self._grown = places is None
+        targets = [memoryview(bytearray(early))] if places is None else list(places)
+        ends = []
+        end = 0
+        for target in targets:
+            if places is not None and end < len(early):
+                piece = early[end : end + len(target)]
+                target[: len(piece)] = piece
+            end += len(target)
+            ends.append(end)
+        if places is not None and end != header.payload_length:
+            raise BadFrame(f"{header.payload_length} bytes came for tensors of {end}")
+        self.header, self._start, self._ends = header, start, ends
+        self._targets = targets  # last: from here on the head counts as read
 
     def _check(self, header: Header) -> None:
         if header.sequence != self.sequence:
             raise BadFrame(f"a reply to call {header.sequence} came for call {self.sequence}")
-        if header.kind not in (self.expected, Kind.FAILURE):
+        if header.kind is not self.expected and header.kind is not Kind.FAILURE:
             raise BadFrame(f"a reply of kind {header.kind.name} was not asked for")
         most = FAILURE_LENGTH if header.kind is Kind.FAILURE else self.most
         if header.payload_length > most:
@@ -151,46 +235,38 @@ class Exchange:
         if header.kind is not Kind.ANSWER and (header.table_length or header.tensors):
             raise BadFrame("a table came where there can be none")
 
-    def _place(self, places: Sequence[memoryview], early: memoryview) -> None:
-        """Copy the bytes that came with the head, then read the rest where it belongs."""
-        self.tensors = list(places)
-        for place in places:
-            count = min(len(place), len(early))
-            place[:count] = early[:count]
-            early = early[count:]
-            if count < len(place):
-                self._wanted.append(place[count:])
-        if not self._wanted:
-            self._completed()
+    def _read_table(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
+        known = self._known
+        if (
+            known is not None
+            and table == known.table
+            and header.tensors == len(known.entries)
+            and header.payload_length == known.payload_length
+        ):
+            return known.entries
+        return unpack_table(table, header.tensors, header.payload_length)
 
-    def _grow(self) -> None:
-        """Ask for more of a payload whose length only the worker's word gives."""
-        assert self.header is not None
-        assert self._grown is not None
-        missing = self.header.payload_length - len(self._grown)
-        if missing == 0:
-            self._split()
-            return
-        piece = min(missing, max(GROWTH, len(self._grown)))
-        self._wanted = [memoryview(bytearray(piece))]
-        self._piece = self._wanted[0]
-
-    def _completed(self) -> None:
-        if self._grown is None:
-            self.done = True
-            return
-        self._grown += self._piece
-        self._grow()
-
-    def _split(self) -> None:
-        assert self.header is not None
-        assert self._grown is not None
-        if self.header.kind is Kind.FAILURE:
-            self.failure = unpack_failure(self._grown)
+    def _complete(self, header: Header) -> None:
+        assert self._targets is not None
+        if not self._grown:
+            self.tensors = self._targets
         else:
+            targets = self._targets
+            payload = targets[0] if len(targets) == 1 else memoryview(bytearray().join(targets))
+            if header.kind is Kind.FAILURE:
+                self.failure = unpack_failure(payload)
+            tensors = []
             place = 0
-            payload = memoryview(self._grown)
             for entry in self.entries:
-                self.tensors.append(payload[place : place + entry.byte_length])
+                tensors.append(payload[place : place + entry.byte_length])
                 place += entry.byte_length
+            self.tensors = tensors
         self.done = True
+
+
+def byte_view(buffer: Buffer) -> memoryview:
+    """See a C-contiguous buffer of any element type as bytes."""
+    view = memoryview(buffer)
+    if view.format == "B" and view.ndim == 1:
+        return view
+    return view.cast("B") if view.nbytes else memoryview(b"")

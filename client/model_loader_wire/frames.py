@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
+from typing import NamedTuple
 
 from model_loader_wire.causes import MESSAGE_LENGTH, Cause, Failure, printable
 from model_loader_wire.data_types import DataType
@@ -40,12 +41,14 @@ class Kind(IntEnum):
     FAILURE = 131
 
 
+_KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
+
+
 class BadFrame(ValueError):
     """Bytes that are no frame, or not the one expected here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The fixed part of a frame."""
 
     kind: Kind
@@ -102,11 +105,10 @@ def unpack_header(data: bytes | bytearray | memoryview) -> Header:
         raise BadFrame("the bytes do not begin with a frame's header")
     if table > TABLE_LENGTH or tensors * ENTRY.size > table:
         raise BadFrame(f"a table of {table} bytes for {tensors} tensors is not possible")
-    try:
-        kind = Kind(kind)
-    except ValueError:
-        raise BadFrame(f"there is no frame of kind {kind}") from None
-    return Header(kind, signature, sequence, payload, queue_ns, compute_ns, table, tensors)
+    known = _KINDS.get(kind)
+    if known is None:
+        raise BadFrame(f"there is no frame of kind {kind}")
+    return Header(known, signature, sequence, payload, queue_ns, compute_ns, table, tensors)
 
 
 def pack_table(entries: Sequence[Entry]) -> bytes:

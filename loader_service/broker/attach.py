@@ -1,0 +1,149 @@
+"""The attach socket: who is calling (by the kernel's word), and handing out channels."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from loader_service.broker.messages import failure_to_message
+from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.servicer import check_version
+from loader_service.broker.sessions import Session, Sessions
+from loader_service.broker.settings import Settings
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.v1 import attach_pb2 as attach
+from model_loader_wire.v1 import model_loader_pb2 as pb
+
+LENGTH = struct.Struct("<I")
+MESSAGE_LENGTH = 65536
+CREDENTIALS = struct.Struct("iII")
+
+Welcome = Callable[[Session], Awaitable[attach.Welcome]]
+
+
+class AttachServer:
+    """Accepts local clients; a session lives as long as its connection."""
+
+    def __init__(self, path: str, settings: Settings, sessions: Sessions, welcome: Welcome) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._welcome = welcome
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._socket.bind(path)
+        # Anybody may knock; who may come in is decided by uid.
+        os.chmod(path, 0o666)
+        self._socket.listen(64)
+
+    async def serve(self) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(self._socket)
+            if len(self._tasks) >= self._settings.attach_connections:
+                connection.close()
+                continue
+            task = asyncio.create_task(self._client(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Close the socket and every session on it."""
+        self._socket.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _client(self, connection: socket.socket) -> None:
+        session: Session | None = None
+        connection.setblocking(False)
+        try:
+            _, uid, _ = CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            )
+            session = await self._handshake(connection, uid)
+            while session is not None:
+                request = await _receive(connection)
+                await self._answer(connection, session, request)
+        except (ConnectionError, EOFError, ValueError, TimeoutError, BlockingIOError):
+            return
+        finally:
+            connection.close()
+            if session is not None:
+                await asyncio.shield(self._sessions.close(session))
+
+    async def _handshake(self, connection: socket.socket, uid: int) -> Session | None:
+        """Open the session, or say why not and return None."""
+        try:
+            async with asyncio.timeout(self._settings.handshake_seconds):
+                request = await _receive(connection)
+            if uid != os.getuid() and uid not in self._settings.allowed_uids:
+                raise refuse(Cause.FORBIDDEN, f"uid {uid} may not use this service")
+            if request.WhichOneof("request") != "hello":
+                raise refuse(Cause.INVALID_INPUT, "a client says hello first")
+            check_version(request.hello.protocol_version)
+            session = self._sessions.open(uid, request.hello.origin)
+        except Refusal as refusal:
+            await _send(connection, _error(refusal.failure))
+            return None
+        welcome = await self._welcome(session)
+        await _send(connection, attach.AttachReply(welcome=welcome))
+        return session
+
+    async def _answer(
+        self, connection: socket.socket, session: Session, request: attach.AttachRequest
+    ) -> None:
+        try:
+            if request.WhichOneof("request") != "receive_channel":
+                raise refuse(Cause.INVALID_INPUT, "only channels can be asked for here")
+            model = session.model(request.receive_channel.model_id)
+            channel = model.take_channel()
+        except Refusal as refusal:
+            await _send(connection, _error(refusal.failure))
+            return
+        reply = attach.AttachReply(channel=attach.Channel(model_id=model.model_id))
+        with channel:
+            data = reply.SerializeToString()
+            sent = socket.send_fds(connection, [LENGTH.pack(len(data)) + data], [channel.fileno()])
+            if sent != LENGTH.size + len(data):
+                raise ConnectionError("the client does not read its replies")
+
+
+async def _receive(connection: socket.socket) -> attach.AttachRequest:
+    """Read one message; raises EOFError at the end, ValueError for what is none."""
+    (length,) = LENGTH.unpack(await _read(connection, LENGTH.size))
+    if length > MESSAGE_LENGTH:
+        raise ValueError(f"a message of {length} bytes is longer than {MESSAGE_LENGTH}")
+    data = await _read(connection, length)
+    request = attach.AttachRequest()
+    try:
+        request.ParseFromString(data)
+    except Exception as error:
+        raise ValueError("the bytes are no message") from error
+    return request
+
+
+async def _read(connection: socket.socket, count: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < count:
+        piece = await loop.sock_recv(connection, count - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data
+
+
+async def _send(connection: socket.socket, reply: attach.AttachReply) -> None:
+    data = reply.SerializeToString()
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, LENGTH.pack(len(data)) + data)
+
+
+def _error(failure: Failure) -> attach.AttachReply:
+    detail: pb.ErrorDetail = failure_to_message(failure)
+    return attach.AttachReply(error=detail)

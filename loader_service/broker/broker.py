@@ -1,0 +1,100 @@
+"""The broker: its parts put together, started and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import grpc
+
+from loader_service.broker.attach import AttachServer
+from loader_service.broker.directory import Directory
+from loader_service.broker.loading import Loading
+from loader_service.broker.servicer import Servicer
+from loader_service.broker.sessions import Session, Sessions
+from loader_service.broker.settings import Settings
+from loader_service.broker.supervisor import Supervisor
+from loader_service.broker.zygote import Zygote
+from model_loader_wire.v1 import attach_pb2 as attach
+from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
+
+log = logging.getLogger("model_loader.broker")
+
+MESSAGE_SLACK = 1 << 20
+"""Bytes that a message may have beyond its tensors."""
+SOCKET = "grpc.sock"
+GRACE_SECONDS = 0.5
+
+
+class Broker:
+    """One service: a directory of sockets, sessions, and the workers behind them."""
+
+    def __init__(self, settings: Settings, directory: Directory, zygote: Zygote) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._sessions = Sessions(settings.limits)
+        self._supervisor = Supervisor(settings, zygote)
+        self._loading = Loading(settings, self._sessions, self._supervisor)
+        self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
+        self._opening = asyncio.Lock()
+        self._attach: AttachServer | None = None
+        self._accepting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Become ready: workers can be made and clients attach. Raises Refusal."""
+        await asyncio.gather(self._supervisor.start(), self._server(os.getuid()))
+        self._attach = AttachServer(
+            self._directory.attach_path, self._settings, self._sessions, self._welcome
+        )
+        self._accepting = asyncio.create_task(self._attach.serve())
+        log.info(
+            "ready in %s: %s %s, layers: %s",
+            self._directory.path,
+            self._supervisor.runtime.runtime,
+            self._supervisor.runtime.version,
+            ", ".join(self._supervisor.layers),
+        )
+        for layer, reason in self._supervisor.missing.items():
+            log.warning("this host does not give the layer %s: %s", layer, reason)
+
+    async def stop(self) -> None:
+        """End every session, worker and server, and remove the directory."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        if self._attach is not None:
+            await self._attach.stop()
+        await asyncio.gather(*(server.stop(GRACE_SECONDS) for server, _ in self._servers.values()))
+        await self._supervisor.stop()
+        self._directory.remove()
+
+    async def _welcome(self, session: Session) -> attach.Welcome:
+        path, servicer = await self._server(session.principal)
+        return attach.Welcome(session=servicer.opened(session), grpc_path=path)
+
+    async def _server(self, principal: int) -> tuple[str, Servicer]:
+        """Return the principal's own gRPC socket, started at its first use."""
+        room: Path = self._directory.room(principal)
+        path = str(room / SOCKET)
+        async with self._opening:
+            if principal not in self._servers:
+                most = (self._settings.limits.tensor_bytes or 0) + MESSAGE_SLACK
+                largest = max(most, (self._settings.limits.output_bytes or 0) + MESSAGE_SLACK)
+                server = grpc.aio.server(
+                    options=[
+                        ("grpc.max_receive_message_length", most),
+                        ("grpc.max_send_message_length", largest),
+                        ("grpc.so_reuseport", 0),
+                    ]
+                )
+                servicer = Servicer(
+                    principal, self._settings, self._sessions, self._supervisor, self._loading
+                )
+                pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+                server.add_insecure_port(f"unix:{path}")
+                await server.start()
+                if principal != os.geteuid():
+                    os.chown(path, principal, -1)
+                self._servers[principal] = (server, servicer)
+        return path, self._servers[principal][1]

@@ -1,0 +1,143 @@
+"""``model-loaderd``: the broker in the foreground, for every program of this user or machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import pwd
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from loader_service.broker.directory import Directory, DirectoryTaken
+from loader_service.broker.refusal import Refusal
+from loader_service.broker.settings import Settings, complete
+from loader_service.broker.zygote import Zygote
+from loader_service.sandbox import process
+from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+
+SYSTEM_DIRECTORY = "/run/model-loader"
+
+EXIT_USAGE = 2
+EXIT_TAKEN = 3
+EXIT_REFUSED = 4
+
+
+def default_directory() -> str:
+    """Where clients look for a daemon: the user's runtime directory, or root's /run."""
+    if os.geteuid() == 0:
+        return SYSTEM_DIRECTORY
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return str(Path(runtime) / "model-loader")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line; one flag for each limit."""
+    result = argparse.ArgumentParser(
+        prog="model-loaderd",
+        description="Run the Model Loader service in the foreground: programs hand it models, and "
+        "each model runs in a sandboxed process of its own. SIGINT or SIGTERM ends it and every "
+        "worker.",
+        epilog="Exit status: 0 ended as asked; 2 wrong usage; 3 another service runs in the "
+        "directory; 4 this host does not allow the sandbox's minimum, or no runtime is installed "
+        "(see `model-loader doctor`).",
+    )
+    result.add_argument(
+        "--directory",
+        default=default_directory(),
+        help="where the sockets live (default: %(default)s)",
+    )
+    result.add_argument(
+        "--runtime",
+        choices=("auto", "litert", "tflite-runtime"),
+        default="auto",
+        help="the interpreter; auto takes litert if it is installed (default: %(default)s)",
+    )
+    result.add_argument(
+        "--allow-user",
+        action="append",
+        default=[],
+        metavar="USER",
+        help="a user, by name or uid, who may attach beside the one who runs this; repeatable",
+    )
+    result.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="what is logged to stderr (default: %(default)s)",
+    )
+    limits = result.add_argument_group("limits", "upper bounds; a caller can lower them for a load")
+    for field in fields(Limits):
+        default = getattr(DEFAULT_LIMITS, field.name)
+        kind = float if field.name in ("load_seconds", "compute_seconds") else int
+        limits.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=kind,
+            metavar="N",
+            help=f"(default: {'no limit' if default is None else default})",
+        )
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the daemon; returns the exit status."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(
+        level=given.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        asked = {field.name: getattr(given, field.name) for field in fields(Limits)}
+        settings = Settings(
+            directory=given.directory,
+            limits=complete(Limits.from_values({k: v for k, v in asked.items() if v is not None})),
+            runtime=given.runtime,
+            allowed_uids=frozenset(_uid(user) for user in given.allow_user),
+        )
+    except (TypeError, ValueError) as error:
+        print(f"model-loaderd: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        directory = Directory(Path(settings.directory), shared=True)
+    except (DirectoryTaken, OSError) as error:
+        print(f"model-loaderd: {error}; choose another --directory", file=sys.stderr)
+        return EXIT_TAKEN
+    process.set_child_subreaper()
+    # The runtime warms up while this process imports gRPC.
+    zygote = Zygote(settings.runtime)
+    from loader_service.broker.broker import Broker
+
+    async def live() -> int:
+        broker = Broker(settings, directory, zygote)
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, over.set)
+        try:
+            await broker.start()
+            await over.wait()
+        except Refusal as refusal:
+            print(f"model-loaderd: {refusal}; see `model-loader doctor`", file=sys.stderr)
+            return EXIT_REFUSED
+        finally:
+            await broker.stop()
+        return 0
+
+    return asyncio.run(live())
+
+
+def _uid(user: str) -> int:
+    if user.isdigit():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise ValueError(f"there is no user {user!r}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

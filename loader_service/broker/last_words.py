@@ -1,0 +1,67 @@
+"""A worker's stderr: read at a bounded rate, its tail kept for error messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from model_loader_wire.causes import printable
+
+KEPT = 4096
+"""Bytes of tail."""
+PER_SECOND = 256 << 10
+"""Bytes read in a second; a worker that writes more waits."""
+
+
+class LastWords:
+    """The reading end of one worker's stderr pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over the descriptor (non-blocking) and begin to read."""
+        os.set_blocking(descriptor, False)
+        self._descriptor: int | None = descriptor
+        self._tail = b""
+        self._read = 0
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._loop.add_reader(descriptor, self._readable)
+
+    def _readable(self) -> None:
+        if not self._take():
+            self.close()
+        elif self._read >= PER_SECOND and self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._pause = self._loop.call_later(1, self._resume)
+
+    def _resume(self) -> None:
+        self._read, self._pause = 0, None
+        if self._descriptor is not None:
+            self._loop.add_reader(self._descriptor, self._readable)
+
+    def _take(self) -> bool:
+        """Read once; False at the end."""
+        if self._descriptor is None:
+            return False
+        try:
+            data = os.read(self._descriptor, 65536)
+        except BlockingIOError:
+            return True
+        self._read += len(data)
+        self._tail = (self._tail + data)[-KEPT:]
+        return bool(data)
+
+    def text(self) -> str:
+        """Return the tail so far as safe text."""
+        if self._descriptor is not None:
+            self._take()
+        return printable(self._tail.decode("utf-8", "replace").strip())
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None

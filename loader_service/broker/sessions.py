@@ -1,0 +1,102 @@
+"""Sessions: what one connection of one principal may name, and what ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+
+from loader_service.broker.model import Model
+from loader_service.broker.refusal import over_limit, refuse
+from model_loader_wire.causes import Cause, Failure, printable
+from model_loader_wire.limits import Limits
+
+ORIGIN_LENGTH = 1024
+LOST_MODELS_KEPT = 64
+"""Lost models whose reason a session can still be told."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A session of a principal; its token dies with it."""
+
+    principal: int
+    origin: str
+    token: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    models: dict[str, Model] = field(default_factory=dict)
+    loading: int = 0
+    closed: bool = False
+    lost: asyncio.Queue[Model] = field(default_factory=lambda: asyncio.Queue(1024))
+    """Models to tell of, for sessions that listen."""
+
+    def model(self, model_id: str) -> Model:
+        """Return the session's model of that name; raises Refusal for any other name."""
+        model = self.models.get(model_id)
+        if model is None:
+            raise refuse(Cause.FORBIDDEN, "this session has no model of that name")
+        return model
+
+
+class Sessions:
+    """All sessions of a broker, and what they hold together."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._by_token: dict[bytes, Session] = {}
+
+    def open(self, principal: int, origin: str) -> Session:
+        """Begin a session; an origin is a name within its principal. Raises Refusal."""
+        if not origin or len(origin) > ORIGIN_LENGTH:
+            raise refuse(Cause.INVALID_INPUT, f"an origin has 1 to {ORIGIN_LENGTH} characters")
+        session = Session(principal, printable(origin, ORIGIN_LENGTH))
+        self._by_token[session.token] = session
+        return session
+
+    def find(self, principal: int, token: bytes) -> Session:
+        """Return the principal's session; raises Refusal for a token that is not its own."""
+        session = self._by_token.get(token)
+        if session is None or session.principal != principal:
+            raise refuse(Cause.FORBIDDEN, "the session's token is not valid: open a session first")
+        return session
+
+    def of_principal(self, principal: int) -> list[Session]:
+        """Return the principal's sessions."""
+        return [item for item in self._by_token.values() if item.principal == principal]
+
+    def reserve(self, session: Session) -> None:
+        """Count a model that is about to be loaded; raises Refusal if there are too many."""
+        mine = self.of_principal(session.principal)
+        for limit, sessions in (
+            ("models_per_origin", [item for item in mine if item.origin == session.origin]),
+            ("processes", mine),
+        ):
+            count = sum(item.loading + _living(item) for item in sessions)
+            maximum = getattr(self._limits, limit)
+            if count + 1 > maximum:
+                raise over_limit(limit, count + 1, maximum, "too many models at a time")
+        session.loading += 1
+
+    def add(self, session: Session, model: Model) -> None:
+        """Enter a loaded model, and forget the oldest lost ones."""
+        lost = [item.model_id for item in session.models.values() if item.lost]
+        for model_id in lost[:-LOST_MODELS_KEPT]:
+            del session.models[model_id]
+        session.models[model.model_id] = model
+        model.worker.ended.add_done_callback(lambda _: _tell(session, model))
+
+    async def close(self, session: Session) -> None:
+        """End a session and all its workers."""
+        session.closed = True
+        self._by_token.pop(session.token, None)
+        reason = Failure(Cause.CLOSED, "the session was closed")
+        await asyncio.gather(*(model.close(reason) for model in session.models.values()))
+        session.models.clear()
+
+
+def _living(session: Session) -> int:
+    return sum(model.lost is None for model in session.models.values())
+
+
+def _tell(session: Session, model: Model) -> None:
+    if not session.lost.full():
+        session.lost.put_nowait(model)

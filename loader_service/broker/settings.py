@@ -1,0 +1,52 @@
+"""What a broker is told when it starts: frozen values, no mechanism."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The broker's policy; the unit is in each name."""
+
+    directory: str
+    """Where the sockets live."""
+    limits: Limits = DEFAULT_LIMITS
+    """Upper bounds for every load; a caller may lower them."""
+    runtime: str = "auto"
+    """``"litert"``, ``"tflite-runtime"``, or ``"auto"``: the first of them that is installed."""
+    allowed_uids: frozenset[int] = field(default_factory=frozenset)
+    """Users who may attach, beside the broker's own."""
+    tasks_per_thread: int = 2
+    """Kernel threads allowed for each thread of a model: the runtime keeps up to two pools."""
+    forks_per_zygote: int = 200
+    """A zygote is replaced after so many workers, because all of them share its address layout."""
+    spawn_seconds: float = 10
+    """Longest wait for a worker to be born and locked down."""
+    start_seconds: float = 30
+    """Longest wait for a zygote to be warm."""
+    ping_seconds: float = 1
+    """Between two looks at whether a worker still answers."""
+    verdict_seconds: float = 2
+    """Longest wait for a dying process to be dead."""
+    attach_connections: int = 256
+    """Connections to the attach socket at a time."""
+    handshake_seconds: float = 5
+    """From connecting to the first message on the attach socket."""
+    memory_watch_seconds: float = 0.1
+    """Between two looks at a worker's resident memory where no cgroup holds it."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that leave a needed field open; raises ValueError naming it."""
+        for name in DEFAULT_LIMITS.set_values():
+            if getattr(self.limits, name) is None:
+                raise ValueError(f"limit {name} needs a value")
+
+
+def complete(limits: Limits) -> Limits:
+    """Fill what `limits` leaves open with the defaults."""
+    return Limits.from_values({**DEFAULT_LIMITS.set_values(), **limits.set_values()})

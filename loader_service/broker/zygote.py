@@ -1,0 +1,133 @@
+"""The broker's end of a zygote: starting it, and asking it for workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from loader_service.broker.refusal import refuse
+from loader_service.worker.orders import Spawn
+from model_loader_wire.causes import Cause, printable
+
+REPLY_LENGTH = 65536
+BOOTSTRAP = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from loader_service.worker.zygote import main
+sys.exit(main(sys.argv[2:]))
+"""
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+"""All that a zygote, and so a worker, has of an environment."""
+
+
+class ZygoteGone(Exception):
+    """The zygote ended; another one can be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """What a zygote says when it is ready."""
+
+    runtime: str
+    version: str
+
+
+class Zygote:
+    """One zygote process. Made by the broker's main thread, whose end is the zygote's end."""
+
+    def __init__(self, runtime: str) -> None:
+        """Start the process; `warmed` waits until it is ready."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        library_path = os.environ.get("LD_LIBRARY_PATH")
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-I",
+                "-c",
+                BOOTSTRAP,
+                json.dumps([path for path in sys.path if path]),
+                str(theirs.fileno()),
+                runtime,
+                str(os.getpid()),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            # The interpreter itself may need it to find its library.
+            env=ENVIRONMENT | ({"LD_LIBRARY_PATH": library_path} if library_path else {}),
+            cwd="/",
+        )
+        theirs.close()
+        ours.setblocking(False)
+        self._socket = ours
+        self._lock = asyncio.Lock()
+        self._warm: Warm | None = None
+        self.forks = 0
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    async def warmed(self, seconds: float) -> Warm:
+        """Wait until the runtime is warm; raises Refusal if it does not get so."""
+        async with self._lock:
+            if self._warm is None:
+                try:
+                    async with asyncio.timeout(seconds):
+                        values = json.loads(await self._receive())
+                except ZygoteGone as error:
+                    raise refuse(
+                        Cause.UNAVAILABLE, f"no runtime could be started: {error}"
+                    ) from None
+                except TimeoutError:
+                    self.kill()
+                    raise refuse(
+                        Cause.UNAVAILABLE, f"the runtime was not ready within {seconds} s"
+                    ) from None
+                if "error" in values:
+                    raise refuse(Cause.UNAVAILABLE, printable(values["error"]))
+                self._warm = Warm(values["runtime"], values["version"])
+        return self._warm
+
+    async def spawn(self, order: Spawn, descriptors: tuple[int, int, int]) -> int:
+        """Fork a worker with stderr, control socket and channel; returns its pid.
+
+        Raises ZygoteGone, or Refusal if this host does not let a worker be made.
+        """
+        async with self._lock:
+            self.forks += 1
+            try:
+                socket.send_fds(
+                    self._socket, [json.dumps(order.to_fields()).encode()], list(descriptors)
+                )
+            except OSError as error:
+                raise ZygoteGone(str(error)) from None
+            answer = json.loads(await self._receive())
+        if "error" in answer:
+            raise refuse(Cause.UNAVAILABLE, f"a worker could not be made: {answer['error']}")
+        pid: int = answer["pid"]
+        return pid
+
+    async def _receive(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        try:
+            data = await loop.sock_recv(self._socket, REPLY_LENGTH)
+        except ConnectionError as error:
+            raise ZygoteGone(str(error)) from None
+        if not data:
+            raise ZygoteGone(f"the zygote ended with status {self._process.poll()}")
+        return data
+
+    def kill(self) -> None:
+        """End the process; its workers live on."""
+        self._socket.close()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()

@@ -1,0 +1,72 @@
+"""Messages on the control socket between broker and worker.
+
+A message is a 32-bit little-endian length, one byte of kind, and that many bytes. Messages with
+fields carry one JSON object. The worker sends few and small ones; the broker caps their length.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from enum import IntEnum
+
+HEAD = struct.Struct("<IB")
+PONG = struct.Struct("<QQ")
+"""The ping's number, and how many computations the worker has done."""
+
+LONGEST_FROM_WORKER = 4 << 20
+"""Bytes: a description of some thousand tensors fits."""
+MODEL_PIECE = 1 << 20
+"""Bytes of model in one message."""
+
+
+class Message(IntEnum):
+    """Kinds below 16 go to the worker, the others come from it."""
+
+    GO = 1
+    MODEL = 2
+    MODEL_END = 3
+    PING = 4
+    READY = 16
+    LOADED = 17
+    INSPECTED = 18
+    FAILED = 19
+    PONG = 20
+
+
+class BadMessage(ValueError):
+    """Bytes on the control socket that are no message."""
+
+
+def pack(kind: Message, payload: bytes = b"") -> bytes:
+    """Build a message."""
+    return HEAD.pack(len(payload), kind) + payload
+
+
+def pack_fields(kind: Message, fields: Mapping[str, object]) -> bytes:
+    """Build a message with fields."""
+    return pack(kind, json.dumps(fields).encode())
+
+
+def unpack_head(data: bytes | bytearray | memoryview, longest: int) -> tuple[Message, int]:
+    """Read kind and length; raises BadMessage for an unknown kind or too much length."""
+    length, code = HEAD.unpack(data)
+    try:
+        kind = Message(code)
+    except ValueError:
+        raise BadMessage(f"there is no message of kind {code}") from None
+    if length > longest:
+        raise BadMessage(f"a message of {length} bytes is longer than {longest}")
+    return kind, length
+
+
+def unpack_fields(payload: bytes | bytearray) -> dict[str, object]:
+    """Read a message's fields; raises BadMessage if they are no JSON object."""
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise BadMessage("a message's fields cannot be read") from None
+    if not isinstance(fields, dict):
+        raise BadMessage("a message's fields are no object")
+    return fields

@@ -1,0 +1,83 @@
+"""Reading frames from the channel: small ones in one system call, large ones in place."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from model_loader_wire.frames import HEADER, BadFrame, Header, unpack_header
+
+
+class ChannelClosed(Exception):
+    """The client has gone: the model is not needed any more."""
+
+
+class Inbox:
+    """Buffered reading from the channel; `idle` runs when a quarter of a second brought nothing."""
+
+    SIZE = 64 << 10
+    """Bytes of buffer; what is larger is read straight to where it belongs."""
+
+    def __init__(self, channel: socket.socket, idle: Callable[[], None]) -> None:
+        self._channel = channel
+        self._idle = idle
+        self._buffer = memoryview(bytearray(self.SIZE))
+        self._start = self._end = 0
+
+    def header(self) -> Header:
+        """Read the next frame's header; raises ChannelClosed, or BadFrame for other bytes."""
+        return unpack_header(self.take(HEADER.size))
+
+    def take(self, count: int) -> memoryview:
+        """Read `count` bytes; the view is valid until the next call. Long ones are copied."""
+        if count > self.SIZE:
+            data = memoryview(bytearray(count))
+            self.fill(data)
+            return data
+        if self._end - self._start < count:
+            if self._start:
+                kept = bytes(self._buffer[self._start : self._end])
+                self._buffer[: len(kept)] = kept
+                self._start, self._end = 0, len(kept)
+            while self._end < count:
+                self._end += self._receive(self._buffer[self._end :])
+        data = self._buffer[self._start : self._start + count]
+        self._start += count
+        if self._start == self._end:
+            self._start = self._end = 0
+        return data
+
+    def fill(self, place: memoryview) -> None:
+        """Read exactly as many bytes as `place` holds, straight into it."""
+        early = min(self._end - self._start, len(place))
+        if early:
+            place[:early] = self._buffer[self._start : self._start + early]
+            self._start += early
+            if self._start == self._end:
+                self._start = self._end = 0
+        place = place[early:]
+        while len(place):
+            place = place[self._receive(place) :]
+
+    def skip(self, count: int) -> None:
+        """Read `count` bytes and forget them."""
+        while count:
+            piece = min(count, self.SIZE)
+            self.take(piece)
+            count -= piece
+
+    def _receive(self, place: memoryview) -> int:
+        while True:
+            try:
+                count = self._channel.recv_into(place)
+            except BlockingIOError:
+                self._idle()
+                continue
+            except ConnectionError:
+                raise ChannelClosed from None
+            if count == 0:
+                raise ChannelClosed
+            return count
+
+
+__all__ = ["BadFrame", "ChannelClosed", "Inbox"]

@@ -1,0 +1,107 @@
+"""A worker's life: go, lock down, receive the model, load it, serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from loader_service.runtime.engine import Runtime
+from loader_service.runtime.flatbuffer import MalformedModel
+from loader_service.runtime.inspection import inspect_model, summary_to_values
+from loader_service.sandbox import lockdown, process
+from loader_service.sandbox.layers import Layer
+from loader_service.worker.control import Message, pack_fields, unpack_fields
+from loader_service.worker.failing import failure_of
+from loader_service.worker.orders import Go, Task
+from loader_service.worker.receiving import BrokerGone, receive, receive_model
+from loader_service.worker.serving import Serving, prepare_channel
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.description import model_to_values
+
+CONTROL = 3
+CHANNEL = 4
+
+
+def run(
+    runtime: Runtime, entered: frozenset[Layer], refused: dict[Layer, str], *, own_pid: int
+) -> int:
+    """Be a worker; returns the exit status. The five descriptors are already in their places."""
+    control = socket.socket(fileno=CONTROL)
+    channel = socket.socket(fileno=CHANNEL)
+    try:
+        return _live(runtime, control, channel, entered, refused, own_pid)
+    except (BrokerGone, ConnectionError):
+        return 0
+
+
+def _live(
+    runtime: Runtime,
+    control: socket.socket,
+    channel: socket.socket,
+    entered: frozenset[Layer],
+    refused: dict[Layer, str],
+    own_pid: int,
+) -> int:
+    _, payload = receive(control)
+    go = Go.from_fields(unpack_fields(payload))
+    prepare_channel(channel)
+    process.set_parent_death_signal()
+    entered, refused = lockdown.lock_down(
+        entered,
+        refused,
+        tasks=go.tasks,
+        data_bytes=go.data_bytes,
+        cpu_seconds=go.cpu_seconds,
+        own_pid=own_pid,
+    )
+    report = {"layers": sorted(entered), "missing": {str(k): v for k, v in refused.items()}}
+    _send(control, pack_fields(Message.READY, report))
+    if go.task == Task.REHEARSE:
+        return 0
+    model = receive_model(control, go.model_size)
+    if go.task == Task.INSPECT:
+        _inspect(runtime, model, go, control)
+        return 0
+    try:
+        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.memory_bytes)
+    except Exception as error:
+        _say_failed(control, failure_of(error, go.memory_bytes))
+        return 0
+    del model
+    _send(control, pack_fields(Message.LOADED, model_to_values(loaded.description)))
+    Serving(loaded, channel, control, go).run()
+    return 0
+
+
+def _inspect(runtime: Runtime, model: bytes, go: Go, control: socket.socket) -> None:
+    """Say what the file is, and whether the runtime would take it."""
+    try:
+        summary = summary_to_values(inspect_model(model))
+    except MalformedModel as error:
+        _say_failed(control, Failure(Cause.INVALID_MODEL, str(error)))
+        return
+    _send(control, pack_fields(Message.INSPECTED, {"summary": json.dumps(summary)}))
+    try:
+        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.memory_bytes)
+    except Exception as error:
+        _say_failed(control, failure_of(error, go.memory_bytes))
+        return
+    _send(control, pack_fields(Message.LOADED, model_to_values(loaded.description)))
+
+
+def _say_failed(control: socket.socket, failure: Failure) -> None:
+    fields = {
+        "cause": failure.cause.value,
+        "message": failure.message,
+        "limit": failure.limit,
+        "value": failure.value,
+        "maximum": failure.maximum,
+    }
+    _send(control, pack_fields(Message.FAILED, fields))
+
+
+def _send(control: socket.socket, data: bytes) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(control.fileno(), view) :]

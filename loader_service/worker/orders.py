@@ -1,0 +1,56 @@
+"""What the broker orders: the values of a spawn and of a worker's start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+
+class Task(StrEnum):
+    """What a worker is for."""
+
+    LOAD = "load"
+    INSPECT = "inspect"
+    REHEARSE = "rehearse"
+    """Lock down, report the layers, end: shows at the service's start what this host allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    def to_fields(self) -> dict[str, object]:
+        """Return the order as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Read an order that the broker wrote."""
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn(_Order):
+    """Asks the zygote for a worker; stderr, control socket and channel come with it."""
+
+    uid: int | None
+    """The worker's own uid, where the zygote may change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go(_Order):
+    """Tells a worker to lock itself down and begin; sent when it is inside its cgroup."""
+
+    task: str
+    threads: int
+    """Threads of the interpreter."""
+    tasks: int
+    """Threads that the kernel allows in all."""
+    data_bytes: int | None
+    """RLIMIT_DATA: set where no cgroup holds the memory."""
+    memory_bytes: int
+    cpu_seconds: int | None
+    tensor_bytes: int
+    output_bytes: int
+    model_size: int
+    """Bytes of model to come; 0 if not known beforehand."""

@@ -1,0 +1,249 @@
+"""The worker's main loop: read a request, compute, write the answer.
+
+One thread, blocking. The worker waits only on its channel and looks at the control socket when a
+quarter of a second has passed, because polling both for each call costs 11 to 30 microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from time import monotonic_ns
+
+from loader_service.runtime.engine import LoadedModel
+from loader_service.worker.control import HEAD, PONG, Message, pack, unpack_head
+from loader_service.worker.failing import Refused, failure_of
+from loader_service.worker.inbox import ChannelClosed, Inbox
+from loader_service.worker.orders import Go
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.frames import (
+    Entry,
+    Header,
+    Kind,
+    pack_failure,
+    pack_header,
+    pack_table,
+    unpack_table,
+)
+from model_loader_wire.strings import BadStrings, unpack_strings
+
+LOOK_AFTER_NS = 250_000_000
+PING = struct.Struct("<Q")
+
+
+def prepare_channel(channel: socket.socket) -> None:
+    """Make waits on the channel end after a quarter of a second; done before the lock-down."""
+    quarter = struct.pack("<ll", 0, LOOK_AFTER_NS // 1000)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, quarter)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, quarter)
+
+
+class Serving:
+    """A loaded model answering on its channel until the client or the broker goes."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        channel: socket.socket,
+        control: socket.socket,
+        go: Go,
+    ) -> None:
+        self._model = model
+        self._channel = channel.fileno()
+        self._control = control
+        self._inbox = Inbox(channel, self._look_at_control)
+        self._go = go
+        self._looked = monotonic_ns()
+        self._calls = 0
+        self._tables: dict[int, tuple[bytes, tuple[Entry, ...]]] = {}
+        self._answer_table: tuple[tuple[Entry, ...], bytes] = ((), b"")
+
+    def run(self) -> None:
+        """Serve until the channel or the control socket ends."""
+        try:
+            while True:
+                header = self._inbox.header()
+                if header.kind is Kind.COMPUTE:
+                    self._compute(header)
+                elif header.kind is Kind.RESET:
+                    self._reset(header)
+                else:
+                    return
+                if monotonic_ns() - self._looked > LOOK_AFTER_NS:
+                    self._look_at_control()
+        except ChannelClosed:
+            return
+
+    def _compute(self, header: Header) -> None:
+        began = monotonic_ns()
+        table = self._inbox.take(header.table_length)
+        unread = header.payload_length
+        try:
+            entries = self._entries(header, table)
+            views = self._model.prepare_inputs(
+                header.signature, [entry.dimensions for entry in entries]
+            )
+            for position, (entry, view) in enumerate(zip(entries, views, strict=True)):
+                if view is None:
+                    text = bytearray(entry.byte_length)
+                    self._inbox.fill(memoryview(text))
+                    unread -= entry.byte_length
+                    strings = unpack_strings(text, _count(entry.dimensions))
+                    self._model.set_strings(header.signature, position, entry.dimensions, strings)
+                elif len(view) != entry.byte_length:
+                    raise Refused(
+                        Cause.INVALID_INPUT,
+                        f"input {position} has {entry.byte_length} bytes, expected {len(view)}",
+                    )
+                else:
+                    self._inbox.fill(view)
+                    unread -= entry.byte_length
+            ready = monotonic_ns()
+            self._model.invoke(header.signature)
+            computed = monotonic_ns()
+            self._answer(header, ready - began, computed - ready)
+            self._calls += 1
+        except ChannelClosed:
+            raise
+        except BadStrings as error:
+            self._refuse(header, unread, Failure(Cause.INVALID_INPUT, str(error)))
+        except Exception as error:
+            self._refuse(header, unread, failure_of(error, self._go.memory_bytes))
+
+    def _entries(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
+        """Check the request against the model's own declaration; the last table is remembered."""
+        known = self._tables.get(header.signature)
+        if known is not None and known[0] == table:
+            return known[1]
+        if header.signature >= len(self._model.description.signatures):
+            raise Refused(Cause.INVALID_INPUT, f"there is no signature {header.signature}")
+        if header.payload_length > self._go.tensor_bytes:
+            raise Refused(
+                Cause.LIMIT,
+                f"the inputs have {header.payload_length} bytes, "
+                f"the limit tensor_bytes is {self._go.tensor_bytes}",
+                limit="tensor_bytes",
+                value=header.payload_length,
+                maximum=self._go.tensor_bytes,
+            )
+        try:
+            entries = unpack_table(table, header.tensors, header.payload_length)
+        except ValueError as error:
+            raise Refused(Cause.INVALID_INPUT, str(error)) from None
+        inputs = self._model.description.signatures[header.signature].inputs
+        if len(entries) != len(inputs):
+            raise Refused(
+                Cause.INVALID_INPUT, f"{len(entries)} inputs came, {len(inputs)} are needed"
+            )
+        for entry, declared in zip(entries, inputs, strict=True):
+            if entry.data_type is not declared.data_type:
+                raise Refused(
+                    Cause.INVALID_INPUT,
+                    f"input {declared.name!r} is {declared.data_type.api_name}, "
+                    f"not {entry.data_type.api_name}",
+                )
+            if not declared.accepts(entry.dimensions):
+                raise Refused(
+                    Cause.INVALID_INPUT,
+                    f"input {declared.name!r} has dimensions {declared.dimensions}, "
+                    f"not {entry.dimensions}",
+                )
+        self._tables[header.signature] = (bytes(table), entries)
+        return entries
+
+    def _answer(self, header: Header, queue_ns: int, compute_ns: int) -> None:
+        outputs = self._model.outputs(header.signature)
+        total = sum(len(output.data) for output in outputs)
+        if total > self._go.output_bytes:
+            raise Refused(
+                Cause.LIMIT,
+                f"the outputs have {total} bytes, "
+                f"the limit output_bytes is {self._go.output_bytes}",
+                limit="output_bytes",
+                value=total,
+                maximum=self._go.output_bytes,
+            )
+        entries = tuple(
+            Entry(output.data_type, output.dimensions, len(output.data)) for output in outputs
+        )
+        if entries != self._answer_table[0]:
+            self._answer_table = (entries, pack_table(entries))
+        table = self._answer_table[1]
+        head = pack_header(
+            Kind.ANSWER,
+            header.sequence,
+            signature=header.signature,
+            payload_length=total,
+            table_length=len(table),
+            tensors=len(entries),
+            queue_ns=queue_ns,
+            compute_ns=compute_ns,
+        )
+        self._write([head + table, *(output.data for output in outputs if len(output.data))])
+
+    def _reset(self, header: Header) -> None:
+        unread = header.table_length + header.payload_length
+        try:
+            self._inbox.skip(unread)
+            unread = 0
+            self._model.reset()
+            self._tables.clear()
+            self._write([pack_header(Kind.DONE, header.sequence)])
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            self._refuse(header, unread, failure_of(error, self._go.memory_bytes))
+
+    def _refuse(self, header: Header, unread: int, failure: Failure) -> None:
+        """Read what is left of the request, so that the next one begins in its place; then say."""
+        self._inbox.skip(unread)
+        payload = pack_failure(failure)
+        head = pack_header(Kind.FAILURE, header.sequence, payload_length=len(payload))
+        self._write([head + payload])
+
+    def _write(self, parts: list[bytes | memoryview]) -> None:
+        """Write everything, in one system call where the channel takes it."""
+        remaining = sum(len(part) for part in parts)
+        while True:
+            try:
+                count = os.writev(self._channel, parts)
+            except BlockingIOError:
+                self._look_at_control()
+                continue
+            except (BrokenPipeError, ConnectionError):
+                raise ChannelClosed from None
+            remaining -= count
+            if remaining == 0:
+                return
+            while count:
+                if count < len(parts[0]):
+                    parts[0] = memoryview(parts[0])[count:]
+                    break
+                count -= len(parts.pop(0))
+
+    def _look_at_control(self) -> None:
+        """Answer pings; the end of the control socket is the end of the worker."""
+        self._looked = monotonic_ns()
+        while True:
+            message = bytearray(HEAD.size + PING.size)
+            try:
+                count = self._control.recv_into(message, len(message), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                raise ChannelClosed from None
+            if count < len(message):
+                raise ChannelClosed
+            kind, _ = unpack_head(memoryview(message)[: HEAD.size], PING.size)
+            if kind is Message.PING:
+                (number,) = PING.unpack_from(message, HEAD.size)
+                answer = pack(Message.PONG, PONG.pack(number, self._calls))
+                os.write(self._control.fileno(), answer)
+
+
+def _count(dimensions: tuple[int, ...]) -> int:
+    count = 1
+    for size in dimensions:
+        count *= size
+    return count

@@ -1,0 +1,82 @@
+"""Zygote, intermediate, worker: the two forks that put a worker into its namespaces.
+
+The intermediate enters the namespaces and forks, so that the worker is process 1 of its own; it
+then ends, and the kernel hands the worker to the broker, the nearest subreaper.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+
+from loader_service.runtime.engine import Runtime
+from loader_service.sandbox import lockdown, signals
+from loader_service.sandbox.descriptors import place
+from loader_service.sandbox.layers import Layer
+from loader_service.worker import main as worker
+from loader_service.worker.orders import Spawn
+
+REPORT_LENGTH = 65536
+
+
+def spawn(runtime: Runtime, order: Spawn, null: int, descriptors: list[int]) -> dict[str, object]:
+    """Fork a worker that owns `descriptors` (stderr, control, channel); returns what happened.
+
+    The answer holds the worker's ``pid``, or ``error``. The descriptors are closed here, so that
+    the death of the worker ends its sockets.
+    """
+    reading, writing = os.pipe()
+    intermediate = os.fork()
+    if intermediate == 0:
+        _intermediate(runtime, order, null, descriptors, writing)
+    os.close(writing)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    report = b""
+    while piece := os.read(reading, REPORT_LENGTH):
+        report += piece
+    os.close(reading)
+    os.waitpid(intermediate, 0)
+    if not report:
+        return {"error": "the intermediate process ended without a report"}
+    answer: dict[str, object] = json.loads(report)
+    return answer
+
+
+def _intermediate(
+    runtime: Runtime, order: Spawn, null: int, descriptors: list[int], report: int
+) -> None:
+    """Enter the namespaces and fork the worker; never returns."""
+    answer: dict[str, object] = {}
+    try:
+        entered, refused = lockdown.enter_namespaces(lockdown.WANTED, order.uid)
+        pid = os.fork()
+        if pid == 0:
+            _worker(runtime, entered, refused, null, descriptors)
+        answer = {"pid": pid}
+    except BaseException as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        os.write(report, json.dumps(answer).encode())
+        os._exit(0)
+
+
+def _worker(
+    runtime: Runtime,
+    entered: frozenset[Layer],
+    refused: dict[Layer, str],
+    null: int,
+    descriptors: list[int],
+) -> None:
+    """Put the five descriptors into place and be the worker; never returns."""
+    status = 1
+    try:
+        error_pipe, control, channel = descriptors
+        place({0: null, 1: null, 2: error_pipe, worker.CONTROL: control, worker.CHANNEL: channel})
+        signals.exit_on_signals()
+        status = worker.run(runtime, entered, refused, own_pid=os.getpid())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)

@@ -1,0 +1,60 @@
+"""The zygote: a process that has the runtime warm, and forks workers from itself.
+
+One thread; it has imported NumPy and the runtime and run a tiny model once, because detecting
+the CPU reads files that the sandbox forbids. It never touches a caller's bytes. All workers of a
+zygote share one address layout, so the broker keeps one per principal and renews it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import sys
+
+from loader_service.runtime.runtimes import find_runtime
+from loader_service.sandbox import process, signals
+from loader_service.sandbox.descriptors import close_all_except
+from loader_service.worker.orders import Spawn
+from loader_service.worker.spawn import spawn
+
+
+def main(arguments: list[str]) -> int:
+    """Warm up, say so, and spawn workers until the broker's socket ends."""
+    broker_descriptor, runtime_name, broker_pid = int(arguments[0]), arguments[1], int(arguments[2])
+    broker = socket.socket(fileno=broker_descriptor)
+    process.set_parent_death_signal()
+    if os.getppid() != broker_pid:
+        return 0
+    os.setsid()
+    signals.restore_defaults()
+    process.join_empty_keyring()
+    process.set_name("ml-zygote")
+    os.chdir("/")
+    os.umask(0o077)
+    process.use_one_malloc_arena()
+    try:
+        runtime = find_runtime(runtime_name)
+        runtime.warm()
+    except Exception as error:
+        broker.send(json.dumps({"error": str(error)}).encode())
+        return 1
+    null = os.open("/dev/null", os.O_RDWR)
+    close_all_except({0, 1, 2, broker_descriptor, null})
+    gc.collect()
+    gc.freeze()
+    broker.send(json.dumps({"runtime": runtime.name, "version": runtime.version}).encode())
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(broker, 65536, 4)
+        except InterruptedError:
+            continue
+        if not data:
+            return 0
+        reply = spawn(runtime, Spawn.from_fields(json.loads(data)), null, descriptors)
+        broker.send(json.dumps(reply).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
