@@ -1,0 +1,148 @@
+"""One interpreter and the signatures that run on it; replaced whole on a retry or a reset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from loader_service.runtime.allocations import AllocationWatch
+from loader_service.runtime.engine import OutputTensor
+from loader_service.runtime.failures import (
+    DelegateFailed,
+    InvalidInput,
+    ModelFailed,
+    RuntimeFailure,
+    Stage,
+    failure_from,
+)
+from loader_service.runtime.kernels import Kernels, kernels_in_use
+from loader_service.runtime.native import Library
+from loader_service.runtime.signatures import Signature, describe, read_signatures
+from loader_service.runtime.tensor_memory import input_view, read_output, set_strings
+from model_loader_wire.description import SignatureDescription
+
+_Result = TypeVar("_Result")
+
+# What the libraries raise: ValueError and RuntimeError, MemoryError for std::bad_alloc, SystemError
+# where they returned without a result (a signature's name that is no UTF-8).
+_NATIVE_ERRORS = (ValueError, RuntimeError, MemoryError, SystemError)
+
+
+class Session:
+    """A model in an interpreter. All errors that leave are `RuntimeFailure`."""
+
+    def __init__(
+        self,
+        library: Library,
+        model: bytes,
+        *,
+        threads: int,
+        kernels: Kernels,
+        watch: AllocationWatch,
+    ) -> None:
+        """Parse and prepare; `model` must outlive the session (the interpreter reads it there)."""
+        self.has_run = False
+        """Whether a run has succeeded: from then on the interpreter may hold state."""
+        self._watch = watch
+        self._signatures: list[Signature] = []
+        self._native = self._guarded(
+            Stage.PARSE,
+            lambda: library.create(model, threads=threads, resolver=kernels.value),
+        )
+        self._signatures = self._guarded(Stage.PARSE, lambda: read_signatures(self._native))
+        for signature in self._signatures:
+            self._prepare_first_shapes(signature)
+        self.descriptions = self._guarded(Stage.PREPARE, self._describe)
+        self.kernels = kernels_in_use(self._native)
+
+    def prepare(self, signature: int, shapes: Sequence[tuple[int, ...]]) -> list[memoryview | None]:
+        """Make the inputs ready for these shapes and return their memory."""
+        called = self._signatures[signature]
+        if not called.graph.has(called.inputs, shapes):
+            self._check(signature, shapes)
+            self._guarded(Stage.PREPARE, lambda: called.graph.reshape(called.inputs, shapes))
+        native = self._native
+        return [
+            input_view(native, place, shape)
+            for place, shape in zip(called.inputs, shapes, strict=True)
+        ]
+
+    def shapes(self, signature: int) -> list[tuple[int, ...]]:
+        """Return the present shapes of a signature's inputs."""
+        called = self._signatures[signature]
+        return [called.graph.dimensions[place.tensor] for place in called.inputs]
+
+    def set_strings(
+        self, signature: int, position: int, dimensions: tuple[int, ...], values: Sequence[bytes]
+    ) -> None:
+        """Set a string input of a prepared signature."""
+        place = self._signatures[signature].inputs[position]
+        self._guarded(Stage.PREPARE, lambda: set_strings(self._native, place, dimensions, values))
+
+    def run(self, signature: int) -> None:
+        """Run a prepared signature."""
+        called = self._signatures[signature]
+        if not called.graph.allocated:
+            raise ModelFailed("the model was not prepared for a run")
+        self._watch.begin()
+        try:
+            for place, value in called.scalars:
+                self._native.SetTensor(place.tensor, value, place.subgraph)
+            called.graph.run(signature)
+        except _NATIVE_ERRORS as error:
+            raise self._failure(error, Stage.RUN) from None
+        self.has_run = True
+
+    def outputs(self, signature: int) -> list[OutputTensor]:
+        """Return the outputs of the last run."""
+        called = self._signatures[signature]
+        if called.graph.answered != signature:
+            raise ModelFailed("there is no answer to read: the signature was not run")
+        native = self._native
+        return [read_output(native, place) for place in called.outputs]
+
+    def _prepare_first_shapes(self, signature: Signature) -> None:
+        """Allocate; where the inputs' sizes are open a failure stands over until they are given.
+
+        The sizes in the file are placeholders then, and need not fit the operators.
+        """
+        if signature.graph.allocated:
+            return
+        try:
+            self._guarded(Stage.PREPARE, signature.graph.allocate)
+        except DelegateFailed:
+            raise
+        except ModelFailed:
+            if not signature.resizable:
+                raise
+
+    def _check(self, signature: int, shapes: Sequence[tuple[int, ...]]) -> None:
+        inputs = self.descriptions[signature].inputs
+        if len(inputs) != len(shapes):
+            raise InvalidInput(f"{len(shapes)} inputs came, {len(inputs)} are needed")
+        for tensor, shape in zip(inputs, shapes, strict=True):
+            if not tensor.accepts(shape) or any(size < 0 for size in shape):
+                raise InvalidInput(
+                    f"input {tensor.name!r} has dimensions {tensor.dimensions}, not {shape}"
+                )
+
+    def _describe(self) -> tuple[SignatureDescription, ...]:
+        return tuple(describe(self._native, signature) for signature in self._signatures)
+
+    def _guarded(self, stage: Stage, call: Callable[[], _Result]) -> _Result:
+        self._watch.begin()
+        try:
+            return call()
+        except _NATIVE_ERRORS as error:
+            raise self._failure(error, stage) from None
+
+    def _failure(self, error: Exception, stage: Stage) -> RuntimeFailure:
+        failure = failure_from(error, stage)
+        if self._watch.refused(error):
+            wanted = max(
+                (signature.largest_tensor(self._native) for signature in self._signatures),
+                default=0,
+            )
+            ran_out = ModelFailed(f"memory ran out: {failure}")
+            return self._watch.limit_reached(wanted) or ran_out
+        return failure
