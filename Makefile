@@ -18,7 +18,7 @@ PYTHON311 ?= $(shell for name in $(PYTHON) python3.11; do \
 CHECKED = $(shell find client loader_service tests examples benchmarks packaging proto \
 	-name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
 # What the second runtime and the older major version of protobuf can change.
-TFLITE_TESTS = $(wildcard tests/runtime tests/wire tests/client tests/integration)
+TFLITE_TESTS = $(wildcard tests/runtime tests/writer tests/wire tests/client tests/integration)
 
 PYTEST = .venv/bin/python -m tests.support.run_pytest
 PYTEST_AS_USER = .venv/bin/python -m tests.support.as_user
