@@ -52,8 +52,9 @@ def double(tensor_type: TensorType, shape: Shape = (4,)) -> bytes:
 def identity(tensor_type: TensorType, shape: Shape = (4,)) -> bytes:
     """No operators: the output is the input tensor, so both have one name and one memory.
 
-    LiteRT runs it for every type but BFLOAT16, RESOURCE and VARIANT, tflite-runtime 2.14 for every
-    type up to UINT16. Of INT4, INT2 and UINT4 the file holds packed elements.
+    LiteRT runs it for every type but RESOURCE and VARIANT, tflite-runtime 2.14 for those up to
+    UINT16. LiteRT's Python describes BFLOAT16 only where `ml_dtypes` was imported before, and shows
+    INT4, INT2, UINT4 and the 8-bit floats as int8 or uint8; elements under 8 bits are packed.
     """
     model = ModelWriter()
     graph = model.subgraph()

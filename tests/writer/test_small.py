@@ -49,6 +49,18 @@ def test_types_that_numpy_lacks_load_on_litert(litert: Runtime, tensor_type: Ten
     assert interpreter.get_output_details()[0]["shape"].tolist() == [4]
 
 
+def test_bfloat16_passes_on_litert_beside_ml_dtypes(litert: Runtime) -> None:
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    # LiteRT takes the first type that was registered with NumPy for bfloat16.
+    if bfloat16.num != 256:
+        pytest.skip("another package registered a type with NumPy first")
+    interpreter = litert.interpreter(small.copy(TensorType.BFLOAT16))
+    interpreter.tensor(0)()[...] = np.array([1, -2, 0.5, 256]).astype(bfloat16)
+    interpreter.invoke()
+    y = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert y.astype(np.float32).tolist() == [1, -2, 0.5, 256]
+
+
 @pytest.mark.parametrize(
     "tensor_type",
     [TensorType.FLOAT32, TensorType.INT16, TensorType.INT32, TensorType.INT64],
