@@ -1,0 +1,38 @@
+"""Landlock: a rule set without a rule, so that everything it can handle is refused."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Final
+
+from loader_service.sandbox import libc, policy
+
+_CREATE_RULESET_VERSION: Final = 1
+# struct landlock_ruleset_attr grew by one field with ABI 4 and one with ABI 6.
+_ATTRIBUTES: Final = {1: struct.Struct("=Q"), 4: struct.Struct("=QQ"), 6: struct.Struct("=QQQ")}
+
+
+def abi_version() -> int:
+    """The Landlock ABI of this kernel (1 and up). Raises `OSError` where there is none."""
+    return libc.syscall("landlock_create_ruleset", 0, 0, _CREATE_RULESET_VERSION)
+
+
+def refuse_everything(abi: int | None = None) -> int:
+    """Refuse this thread, for good, everything that Landlock can refuse; needs no_new_privs.
+
+    `abi` asks for the rights of an older ABI than the kernel's. Returns the ABI whose rights are
+    refused. Raises `OSError`.
+    """
+    known = min(abi or abi_version(), max(policy.LANDLOCK_RIGHTS))
+    rights = policy.LANDLOCK_RIGHTS[known]
+    form = _ATTRIBUTES[max(version for version in _ATTRIBUTES if version <= known)]
+    fields = (rights.file_system, rights.network, rights.scopes)
+    attributes = ctypes.create_string_buffer(form.pack(*fields[: form.size // 8]), form.size)
+    rule_set = libc.syscall("landlock_create_ruleset", ctypes.addressof(attributes), form.size, 0)
+    try:
+        libc.syscall("landlock_restrict_self", rule_set, 0)
+    finally:
+        os.close(rule_set)
+    return known

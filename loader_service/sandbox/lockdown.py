@@ -1,0 +1,163 @@
+"""The order in which a worker's protections are entered: the one place that knows it.
+
+An intermediate process calls `enter_namespaces` and then forks the worker, which is thereby process
+1 of the new pid namespace. The worker calls `lock_down` before it touches a byte of the model.
+Whatever has to be imported, or read from /proc, must have been before the first of the two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from functools import partial
+from typing import Final, NamedTuple
+
+from loader_service.sandbox import (
+    capabilities,
+    credentials,
+    empty_root,
+    landlock,
+    namespaces,
+    process,
+    resource_limits,
+    seccomp,
+)
+from loader_service.sandbox.layers import MINIMUM, Layer
+from loader_service.sandbox.resource_limits import ResourceLimits
+from loader_service.sandbox.syscall_tables import host_architecture
+
+NAMESPACE_LAYERS: Final = (
+    Layer.UNPRIVILEGED_UID,
+    Layer.USER_NAMESPACE,
+    Layer.MOUNT_NAMESPACE,
+    Layer.EMPTY_ROOT,
+    Layer.PID_NAMESPACE,
+    Layer.NETWORK_NAMESPACE,
+    Layer.IPC_NAMESPACE,
+    Layer.UTS_NAMESPACE,
+    Layer.CGROUP_NAMESPACE,
+)
+"""What `enter_namespaces` can enter."""
+
+LOCK_DOWN_LAYERS: Final = (
+    Layer.RLIMITS,
+    Layer.CAPABILITIES,
+    Layer.NO_NEW_PRIVILEGES,
+    Layer.LANDLOCK,
+    Layer.NOT_DUMPABLE,
+    Layer.SECCOMP,
+)
+"""What `lock_down` enters, in this order."""
+
+
+class Outcome(NamedTuple):
+    """Which of the wanted layers hold now, and why each of the others does not."""
+
+    entered: frozenset[Layer]
+    refused: dict[Layer, str]
+
+
+class LockDownError(RuntimeError):
+    """A layer without which no worker may run could not be entered."""
+
+    def __init__(self, layer: Layer, detail: str) -> None:
+        super().__init__(f"the host refuses {layer}: {detail}")
+        self.layer = layer
+        self.detail = detail
+
+
+def enter_namespaces(wanted: AbstractSet[Layer], uid: int | None) -> Outcome:
+    """Change to user `uid`, then enter the wanted namespaces and the empty root.
+
+    For the intermediate process: it must have one thread. Each layer that the host refuses is left
+    out and reported; layers that `lock_down` enters are ignored here. `uid` is `None` for a service
+    that is not root. The pid namespace holds for the next child, and everything else for this
+    process too. Raises `RuntimeError` when there is a second thread.
+    """
+    if not process.is_single_threaded():
+        raise RuntimeError("namespaces are entered by a process of one thread")
+    steps = _Steps(wanted)
+    # Root's rights are kept over the change of user until the user namespace is seen to work: a
+    # host that refuses only that one can still give all the others.
+    keeps = os.geteuid() == 0
+    if keeps:
+        capabilities.keep_over_user_change(True)
+    steps.take(Layer.UNPRIVILEGED_UID, lambda: _change_user(uid))
+    process.set_dumpable(True)
+    steps.take(Layer.USER_NAMESPACE, namespaces.enter_user_namespace)
+    outside = keeps and Layer.USER_NAMESPACE not in steps.entered
+    if outside:
+        capabilities.raise_permitted()
+    steps.take(Layer.MOUNT_NAMESPACE, partial(namespaces.enter_namespace, Layer.MOUNT_NAMESPACE))
+    steps.take(Layer.EMPTY_ROOT, lambda: _enter_empty_root(steps.entered))
+    for layer in NAMESPACE_LAYERS[NAMESPACE_LAYERS.index(Layer.PID_NAMESPACE) :]:
+        steps.take(layer, partial(namespaces.enter_namespace, layer))
+    if outside and Layer.UNPRIVILEGED_UID in steps.entered:
+        capabilities.drop_all()
+    return steps.outcome()
+
+
+def lock_down(wanted: AbstractSet[Layer], limits: ResourceLimits) -> Outcome:
+    """Give up everything this process does not need, for good; seccomp comes last.
+
+    For the worker itself, in its only thread. Layers that `enter_namespaces` enters are ignored
+    here. Raises `ValueError` when `wanted` leaves out one of `MINIMUM`, `RuntimeError` when there
+    is a second thread, and `LockDownError` when the host refuses one of `MINIMUM`; the process is
+    then half locked down and must end.
+    """
+    if missing := MINIMUM - wanted:
+        raise ValueError(f"a worker cannot do without {', '.join(sorted(missing))}")
+    if not process.is_single_threaded():
+        raise RuntimeError("a worker is locked down while it has one thread")
+    program = seccomp.compile_filter(architecture=host_architecture(), pid=os.getpid())
+    steps = _Steps(wanted)
+    steps.take(Layer.RLIMITS, lambda: resource_limits.apply_limits(limits))
+    steps.take(Layer.CAPABILITIES, capabilities.drop_all)
+    steps.take(Layer.NO_NEW_PRIVILEGES, process.set_no_new_privileges)
+    steps.take(Layer.LANDLOCK, landlock.refuse_everything)
+    steps.take(Layer.NOT_DUMPABLE, lambda: process.set_dumpable(False))
+    steps.take(Layer.SECCOMP, lambda: seccomp.load_filter(program))
+    return steps.outcome()
+
+
+def warm_up() -> None:
+    """Do once, before the forks, what every `lock_down` would otherwise do anew."""
+    seccomp.compile_filter(architecture=host_architecture(), pid=1)
+
+
+class _Steps:
+    """Enters layers one by one and remembers how each went."""
+
+    def __init__(self, wanted: AbstractSet[Layer]) -> None:
+        self._wanted = wanted
+        self.entered: set[Layer] = set()
+        self._refused: dict[Layer, str] = {}
+
+    def take(self, layer: Layer, enter: Callable[[], object]) -> None:
+        if layer not in self._wanted:
+            return
+        try:
+            enter()
+        except (OSError, ValueError) as error:
+            detail = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            if layer in MINIMUM:
+                raise LockDownError(layer, detail) from error
+            self._refused[layer] = detail
+        else:
+            self.entered.add(layer)
+
+    def outcome(self) -> Outcome:
+        return Outcome(frozenset(self.entered), dict(self._refused))
+
+
+def _change_user(uid: int | None) -> None:
+    if uid is None:
+        raise OSError("only a service that runs as root has a user for each worker")
+    credentials.change_user(uid)
+
+
+def _enter_empty_root(entered: AbstractSet[Layer]) -> None:
+    if Layer.MOUNT_NAMESPACE not in entered:
+        raise OSError("it needs a mount namespace")
+    empty_root.enter_empty_root()

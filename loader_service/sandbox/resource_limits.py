@@ -1,0 +1,90 @@
+"""POSIX resource limits of a worker."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Self
+
+from loader_service.sandbox import policy
+from loader_service.sandbox.layers import Layer
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """What setrlimit(2) is to hold a worker to. `None` leaves that resource as it is."""
+
+    tasks: int | None = None
+    """Threads of the worker's user, the main one included (`RLIMIT_NPROC`). Only meaningful where
+    no other process has the same user: see `for_worker`. The kernel exempts the host's root."""
+    data_bytes: int | None = None
+    """Private writable memory in bytes (`RLIMIT_DATA`): heap, tensors, thread stacks, and what the
+    zygote had before. For hosts without a memory cgroup; see `data_in_use`."""
+    cpu_seconds: int | None = None
+    """Processor time over the worker's life in seconds, all threads together."""
+    descriptors: int = policy.OPEN_DESCRIPTORS
+    """Descriptor numbers below this one can be opened (`RLIMIT_NOFILE`)."""
+
+    @classmethod
+    def for_worker(
+        cls,
+        entered: AbstractSet[Layer],
+        *,
+        threads: int,
+        data_bytes: int | None = None,
+        cpu_seconds: int | None = None,
+        descriptors: int = policy.OPEN_DESCRIPTORS,
+    ) -> Self:
+        """The limits of a worker whose interpreter runs `threads` threads.
+
+        The kernel counts tasks per user and user namespace, so without a user or a user namespace
+        of its own (both missing from `entered`) a worker gets no limit on tasks: it would count
+        everything its user runs.
+        """
+        alone = {Layer.UNPRIVILEGED_UID, Layer.USER_NAMESPACE} & entered
+        tasks = policy.tasks_for(threads) if alone else None
+        return cls(tasks, data_bytes, cpu_seconds, descriptors)
+
+
+def apply_limits(limits: ResourceLimits) -> None:
+    """Set the limits of this process, soft and hard, for good. Raises `OSError` or `ValueError`.
+
+    Core dumps, files and message queues are set to nothing, locked memory too. The stack keeps its
+    limit: threads take their size from it.
+    """
+    for kind in (
+        resource.RLIMIT_CORE,
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_MEMLOCK,
+        resource.RLIMIT_MSGQUEUE,
+    ):
+        _set(kind, 0)
+    _set(resource.RLIMIT_NOFILE, limits.descriptors)
+    if limits.tasks is not None:
+        _set(resource.RLIMIT_NPROC, limits.tasks)
+    if limits.data_bytes is not None:
+        _set(resource.RLIMIT_DATA, limits.data_bytes)
+    if limits.cpu_seconds is not None:
+        _set(
+            resource.RLIMIT_CPU,
+            limits.cpu_seconds,
+            limits.cpu_seconds + policy.CPU_GRACE_SECONDS,
+        )
+
+
+def data_in_use() -> int:
+    """Bytes that `RLIMIT_DATA` counts in this process now; reads /proc, so before lock-down."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmData")
+
+
+def _set(kind: int, soft: int, hard: int | None = None) -> None:
+    _, ceiling = resource.getrlimit(kind)
+    wanted = soft if hard is None else hard
+    if ceiling != resource.RLIM_INFINITY:
+        soft, wanted = min(soft, ceiling), min(wanted, ceiling)
+    resource.setrlimit(kind, (soft, wanted))
