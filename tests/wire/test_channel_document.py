@@ -6,6 +6,7 @@ import re
 import struct
 
 import pytest
+
 from model_loader_wire.causes import MESSAGE_LENGTH, Cause, Failure
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import RANK
@@ -24,7 +25,6 @@ from model_loader_wire.frames import (
     unpack_table,
 )
 from model_loader_wire.strings import pack_strings, unpack_strings
-
 from tests.shared_models import REPOSITORY
 
 DOCUMENT = (REPOSITORY / "proto" / "CHANNEL.md").read_text(encoding="utf-8")
