@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
         except Refusal as refusal:
             await broker.stop()
             failure = refusal.failure
-            _say(life, {"error": {"cause": failure.cause.value, "message": failure.message}})
+            message = "\n".join(filter(None, (failure.message, failure.last_words)))
+            _say(life, {"error": {"cause": failure.cause.value, "message": message}})
             return 1
         _say(life, {"directory": str(directory.path), "pid": os.getpid()})
         await _end_of(life, program)

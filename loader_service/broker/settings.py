@@ -21,8 +21,6 @@ class Settings:
     """``"litert"``, ``"tflite-runtime"``, or ``"auto"``: the first of them that is installed."""
     allowed_uids: frozenset[int] = field(default_factory=frozenset)
     """Users who may attach, beside the broker's own."""
-    tasks_per_thread: int = 2
-    """Kernel threads allowed for each thread of a model: the runtime keeps up to two pools."""
     forks_per_zygote: int = 200
     """A zygote is replaced after so many workers, because all of them share its address layout."""
     spawn_seconds: float = 10

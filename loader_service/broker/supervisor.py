@@ -18,6 +18,7 @@ from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Warm, Zygote, ZygoteGone
 from loader_service.sandbox import cgroup
 from loader_service.sandbox.credentials import UidPool
+from loader_service.sandbox.policy import tasks_for
 from loader_service.worker.orders import Go, Spawn, Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
@@ -38,7 +39,7 @@ class Supervisor:
         self._settings = settings
         self._zygotes: dict[int, Zygote] = {os.getuid(): first_zygote}
         self._tree = cgroup.discover()
-        self._uids = UidPool() if os.geteuid() == 0 else None
+        self._uids = UidPool.for_this_host()
         self._workers: dict[int, Worker] = {}
         self._worker_uids: dict[int, int] = {}
         self._serial = 0
@@ -83,12 +84,11 @@ class Supervisor:
     ) -> Worker:
         """Make a worker and wait until it is locked down; raises Refusal if that fails."""
         threads = min(max(num_threads, 1), limits.threads or 1)
-        tasks = threads * self._settings.tasks_per_thread + 1
+        tasks = tasks_for(threads)
         held = self.memory_held_by != "rlimit-data"
         go = Go(
             task=task,
             threads=threads,
-            tasks=tasks,
             data_bytes=None if held else limits.memory_bytes,
             memory_bytes=limits.memory_bytes or 0,
             cpu_seconds=limits.cpu_seconds,

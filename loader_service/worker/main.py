@@ -8,9 +8,10 @@ import socket
 
 from loader_service.runtime.engine import Runtime
 from loader_service.runtime.flatbuffer import MalformedModel
-from loader_service.runtime.inspection import inspect_model, summary_to_values
+from loader_service.runtime.inspection import inspect_model
+from loader_service.runtime.summary import to_json
 from loader_service.sandbox import lockdown, process
-from loader_service.sandbox.layers import Layer
+from loader_service.sandbox.resource_limits import ResourceLimits
 from loader_service.worker.control import Message, pack_fields, unpack_fields
 from loader_service.worker.failing import failure_of
 from loader_service.worker.orders import Go, Task
@@ -23,14 +24,12 @@ CONTROL = 3
 CHANNEL = 4
 
 
-def run(
-    runtime: Runtime, entered: frozenset[Layer], refused: dict[Layer, str], *, own_pid: int
-) -> int:
+def run(runtime: Runtime, namespaces: lockdown.Outcome) -> int:
     """Be a worker; returns the exit status. The five descriptors are already in their places."""
     control = socket.socket(fileno=CONTROL)
     channel = socket.socket(fileno=CHANNEL)
     try:
-        return _live(runtime, control, channel, entered, refused, own_pid)
+        return _live(runtime, control, channel, namespaces)
     except (BrokerGone, ConnectionError):
         return 0
 
@@ -39,23 +38,21 @@ def _live(
     runtime: Runtime,
     control: socket.socket,
     channel: socket.socket,
-    entered: frozenset[Layer],
-    refused: dict[Layer, str],
-    own_pid: int,
+    namespaces: lockdown.Outcome,
 ) -> int:
     _, payload = receive(control)
     go = Go.from_fields(unpack_fields(payload))
     prepare_channel(channel)
     process.set_parent_death_signal()
-    entered, refused = lockdown.lock_down(
-        entered,
-        refused,
-        tasks=go.tasks,
+    limits = ResourceLimits.for_worker(
+        namespaces.entered,
+        threads=go.threads,
         data_bytes=go.data_bytes,
         cpu_seconds=go.cpu_seconds,
-        own_pid=own_pid,
     )
-    report = {"layers": sorted(entered), "missing": {str(k): v for k, v in refused.items()}}
+    own = lockdown.lock_down(frozenset(lockdown.LOCK_DOWN_LAYERS), limits)
+    missing = {**namespaces.refused, **own.refused}
+    report = {"layers": sorted(namespaces.entered | own.entered), "missing": missing}
     _send(control, pack_fields(Message.READY, report))
     if go.task == Task.REHEARSE:
         return 0
@@ -64,7 +61,7 @@ def _live(
         _inspect(runtime, model, go, control)
         return 0
     try:
-        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.memory_bytes)
+        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
     except Exception as error:
         _say_failed(control, failure_of(error, go.memory_bytes))
         return 0
@@ -77,13 +74,13 @@ def _live(
 def _inspect(runtime: Runtime, model: bytes, go: Go, control: socket.socket) -> None:
     """Say what the file is, and whether the runtime would take it."""
     try:
-        summary = summary_to_values(inspect_model(model))
+        summary = to_json(inspect_model(model))
     except MalformedModel as error:
         _say_failed(control, Failure(Cause.INVALID_MODEL, str(error)))
         return
     _send(control, pack_fields(Message.INSPECTED, {"summary": json.dumps(summary)}))
     try:
-        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.memory_bytes)
+        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
     except Exception as error:
         _say_failed(control, failure_of(error, go.memory_bytes))
         return

@@ -44,8 +44,6 @@ class Go(_Order):
     task: str
     threads: int
     """Threads of the interpreter."""
-    tasks: int
-    """Threads that the kernel allows in all."""
     data_bytes: int | None
     """RLIMIT_DATA: set where no cgroup holds the memory."""
     memory_bytes: int

@@ -34,7 +34,7 @@ PING = struct.Struct("<Q")
 
 def prepare_channel(channel: socket.socket) -> None:
     """Make waits on the channel end after a quarter of a second; done before the lock-down."""
-    quarter = struct.pack("<ll", 0, LOOK_AFTER_NS // 1000)
+    quarter = struct.pack("@ll", 0, LOOK_AFTER_NS // 1000)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, quarter)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, quarter)
 

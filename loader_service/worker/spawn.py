@@ -13,7 +13,6 @@ import traceback
 from loader_service.runtime.engine import Runtime
 from loader_service.sandbox import lockdown, signals
 from loader_service.sandbox.descriptors import place
-from loader_service.sandbox.layers import Layer
 from loader_service.worker import main as worker
 from loader_service.worker.orders import Spawn
 
@@ -50,10 +49,10 @@ def _intermediate(
     """Enter the namespaces and fork the worker; never returns."""
     answer: dict[str, object] = {}
     try:
-        entered, refused = lockdown.enter_namespaces(lockdown.WANTED, order.uid)
+        namespaces = lockdown.enter_namespaces(frozenset(lockdown.NAMESPACE_LAYERS), order.uid)
         pid = os.fork()
         if pid == 0:
-            _worker(runtime, entered, refused, null, descriptors)
+            _worker(runtime, namespaces, null, descriptors)
         answer = {"pid": pid}
     except BaseException as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
@@ -64,8 +63,7 @@ def _intermediate(
 
 def _worker(
     runtime: Runtime,
-    entered: frozenset[Layer],
-    refused: dict[Layer, str],
+    namespaces: lockdown.Outcome,
     null: int,
     descriptors: list[int],
 ) -> None:
@@ -75,7 +73,7 @@ def _worker(
         error_pipe, control, channel = descriptors
         place({0: null, 1: null, 2: error_pipe, worker.CONTROL: control, worker.CHANNEL: channel})
         signals.exit_on_signals()
-        status = worker.run(runtime, entered, refused, own_pid=os.getpid())
+        status = worker.run(runtime, namespaces)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -14,7 +14,7 @@ import socket
 import sys
 
 from loader_service.runtime.runtimes import find_runtime
-from loader_service.sandbox import process, signals
+from loader_service.sandbox import lockdown, process, signals
 from loader_service.sandbox.descriptors import close_all_except
 from loader_service.worker.orders import Spawn
 from loader_service.worker.spawn import spawn
@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         broker.send(json.dumps({"error": str(error)}).encode())
         return 1
+    lockdown.warm_up()
     null = os.open("/dev/null", os.O_RDWR)
     close_all_except({0, 1, 2, broker_descriptor, null})
     gc.collect()
