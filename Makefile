@@ -49,7 +49,7 @@ endef
 		echo "Python 3.11 or newer is needed; python3 here: $$(python3 --version 2>&1)."; \
 		echo "Install one, or name it: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3"; \
 		exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)."; exit 1; }
 	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev]")
 

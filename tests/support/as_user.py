@@ -105,6 +105,7 @@ def run(arguments: Sequence[str]) -> int:
         print("not root: the isolation tests have run as this unprivileged user already")
         return 0
     started = time.monotonic()
+    os.umask(0o022)
     folder = Path(tempfile.mkdtemp(prefix="mlu-", dir="/var/tmp"))
     try:
         make_folder(folder)

@@ -51,7 +51,7 @@ def link_tree(source: Path, target: Path, leave: Leave = lambda name: False) -> 
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that everybody may enter, whatever the umask."""
+    """Make a folder that everybody may enter (its parents so by the umask)."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
 
