@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,15 @@ def left_over(folder: Path) -> list[str]:
     )
 
 
+def wait_reaping(pid: int) -> int:
+    """Wait for a child and reap orphans meanwhile, as init would; returns the child's status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the child's business
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return os.waitstatus_to_exitcode(status)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run pytest; returns its exit status, or 1 when something was left behind."""
     become_subreaper()
@@ -59,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         environment = private_environment(folder, os.environ)
         command = [sys.executable, "-m", "pytest", f"--basetemp={folder / 't'}", *arguments]
-        code = subprocess.run(command, env=environment, check=False).returncode
+        code = wait_reaping(subprocess.Popen(command, env=environment).pid)
 
         def orphans() -> list[int]:
             reap_ended()
