@@ -269,13 +269,16 @@ OPEN_DESCRIPTORS: Final = 8
 CPU_GRACE_SECONDS: Final = 2
 """Between the soft CPU limit, which names its cause, and the hard one, which cannot be ignored."""
 
-HELPERS_PER_THREAD: Final = 2
-"""A runtime of n threads keeps up to two pools (XNNPACK's and its own), each of n - 1 threads."""
 
+def tasks_for(threads: int, interpreters: int) -> int:
+    """How many tasks (threads as the kernel counts them) a worker's interpreters can need.
 
-def tasks_for(threads: int) -> int:
-    """How many tasks (threads as the kernel counts them) an interpreter of `threads` can need."""
-    return 1 + HELPERS_PER_THREAD * (threads - 1)
+    An interpreter of one thread starts none. One of n threads starts, in the worst model measured,
+    n - 1 for XNNPACK, n - 1 for ruy and n for Eigen (tflite-runtime 2.14; LiteRT 2.3 stays
+    below that). A thread pool that gets fewer than it asks for hangs or crashes, so the limit must
+    not be tighter.
+    """
+    return 1 if threads == 1 else 1 + interpreters * (3 * threads - 2)
 
 
 # --- Users --------------------------------------------------------------------------------------

@@ -32,18 +32,21 @@ class ResourceLimits:
         entered: AbstractSet[Layer],
         *,
         threads: int,
+        interpreters: int = 2,
         data_bytes: int | None = None,
         cpu_seconds: int | None = None,
         descriptors: int = policy.OPEN_DESCRIPTORS,
     ) -> Self:
-        """The limits of a worker whose interpreter runs `threads` threads.
+        """The limits of a worker that holds up to `interpreters` of `threads` threads each.
+
+        One model can hold two for a moment, when a reset or a retry makes a fresh interpreter.
 
         The kernel counts tasks per user and user namespace, so without a user or a user namespace
         of its own (both missing from `entered`) a worker gets no limit on tasks: it would count
         everything its user runs.
         """
         alone = {Layer.UNPRIVILEGED_UID, Layer.USER_NAMESPACE} & entered
-        tasks = policy.tasks_for(threads) if alone else None
+        tasks = policy.tasks_for(threads, interpreters) if alone else None
         return cls(tasks, data_bytes, cpu_seconds, descriptors)
 
 
