@@ -270,7 +270,7 @@ CPU_GRACE_SECONDS: Final = 2
 """Between the soft CPU limit, which names its cause, and the hard one, which cannot be ignored."""
 
 
-def tasks_for(threads: int, interpreters: int) -> int:
+def tasks_for(threads: int, interpreters: int = 2) -> int:
     """How many tasks (threads as the kernel counts them) a worker's interpreters can need.
 
     An interpreter of one thread starts none. One of n threads starts, in the worst model measured,
