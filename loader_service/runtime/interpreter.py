@@ -175,7 +175,7 @@ class InterpreterModel:
             self._note = ""
         self._open(self._kernels)
 
-    def _open(self, kernels: Kernels) -> None:
+    def _open(self, kernels: Kernels) -> Session:
         # The old interpreter goes first: two of them may not fit the memory.
         self._session = None
         self._session = Session(
@@ -185,6 +185,7 @@ class InterpreterModel:
             kernels=kernels,
             watch=self._watch,
         )
+        return self._session
 
     def _fall_back(self, reason: str) -> None:
         """Open the model on built-in kernels; raises DelegateFailed if it cannot run there."""
@@ -208,9 +209,17 @@ class InterpreterModel:
                 session.set_strings(signature, position, *self._strings[signature, position])
 
     def _live(self) -> Session:
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise ModelFailed("the model could not be opened again; reset it")
-        return self._session
+        if not session.broken:
+            return session
+        if session.has_run:
+            # Another interpreter would have forgotten the state: that is for the caller to want.
+            raise ModelFailed("the runtime broke when its memory ran out; reset the model")
+        choice = session.choice
+        del session
+        return self._open(choice)
 
 
 @contextmanager

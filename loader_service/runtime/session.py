@@ -43,6 +43,10 @@ class Session:
         """Parse and prepare; `model` must outlive the session (the interpreter reads it there)."""
         self.has_run = False
         """Whether a run has succeeded: from then on the interpreter may hold state."""
+        self.broken = False
+        """Whether std::bad_alloc went through the interpreter, which is not made for it: it asks
+        for the same memory ever after."""
+        self.choice = kernels
         self._watch = watch
         self._signatures: list[Signature] = []
         self._native = self._guarded(
@@ -138,6 +142,7 @@ class Session:
 
     def _failure(self, error: Exception, stage: Stage) -> RuntimeFailure:
         failure = failure_from(error, stage)
+        self.broken = self.broken or isinstance(error, MemoryError)
         if self._watch.refused(error):
             wanted = max(
                 (signature.largest_tensor(self._native) for signature in self._signatures),
