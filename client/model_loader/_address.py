@@ -1,0 +1,84 @@
+"""Where the service's socket directory may be."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConstraintError, NetworkError, NotSupportedError, SecurityError
+
+VARIABLE = "MODEL_LOADER_ADDRESS"
+ATTACH_SOCKET = "attach.sock"
+DAEMON_DIRECTORY = "model-loader"
+SYSTEM_DIRECTORY = Path("/run/model-loader")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A socket directory; `explicit` ones must answer, the others are tried."""
+
+    directory: Path
+    explicit: bool
+
+
+def require_linux() -> None:
+    """Say in one sentence that this platform cannot do it."""
+    if sys.platform != "linux":
+        raise NotSupportedError(
+            "Model Loader isolates models with mechanisms of the Linux kernel, so on "
+            f"{sys.platform} it works only inside a Linux container or virtual machine."
+        )
+
+
+def addresses(address: str | os.PathLike[str] | None) -> list[Address]:
+    """Return where to look, best first; raises ConstraintError for what is no address."""
+    given = address if address is not None else os.environ.get(VARIABLE) or None
+    if given is not None:
+        return [Address(_directory(given), explicit=True)]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    user = Path(runtime) if runtime else Path(f"/run/user/{os.getuid()}")
+    return [
+        Address(user / DAEMON_DIRECTORY, explicit=False),
+        Address(SYSTEM_DIRECTORY, explicit=False),
+    ]
+
+
+def _directory(address: str | os.PathLike[str]) -> Path:
+    try:
+        text = os.fspath(address)
+    except TypeError:
+        raise ConstraintError(
+            f"an address is a text or path, not {type(address).__name__}"
+        ) from None
+    if not isinstance(text, str) or not text:
+        raise ConstraintError(f"an address is unix:/directory or a directory, not {text!r}")
+    path = Path(text.removeprefix("unix://").removeprefix("unix:"))
+    if "://" in text.removeprefix("unix://") or not path.is_absolute():
+        raise ConstraintError(
+            f"{text!r} is no address: give the absolute path of the service's socket directory, "
+            "for example unix:/run/model-loader"
+        )
+    return path
+
+
+def check_socket(path: str | os.PathLike[str]) -> None:
+    """Refuse a socket that somebody else could have put there (before a byte is sent to it)."""
+    directory = Path(path).parent
+    try:
+        facts = directory.lstat()
+        socket_facts = Path(path).lstat()
+    except OSError as error:
+        raise NetworkError(
+            f"no Model Loader service is at {directory}: {error.strerror}; start model-loaderd, or "
+            "leave the address out to get a private one"
+        ) from None
+    if not stat.S_ISDIR(facts.st_mode) or not stat.S_ISSOCK(socket_facts.st_mode):
+        raise SecurityError(f"{path} is not a socket in a directory")
+    if facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & 0o022:
+        raise SecurityError(
+            f"{directory} belongs to uid {facts.st_uid} with mode {facts.st_mode & 0o7777:o}; the "
+            "service's directory must belong to you or root and be writable by nobody else"
+        )

@@ -1,0 +1,161 @@
+"""The outputs of one call: where their bytes go, and what the caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from model_loader_wire.data_types import DataType
+from model_loader_wire.description import TensorDescription
+from model_loader_wire.exchange import byte_view
+from model_loader_wire.frames import BadFrame, Entry
+from model_loader_wire.strings import BadStrings, unpack_strings
+
+from ._plan import Plan, listed
+from ._tensor import DTYPES, Array, MLTensor, shown
+from .errors import DataError
+
+
+class Answer:
+    """Takes in one answer; ``places`` and ``result`` are called by whoever carries the bytes."""
+
+    def __init__(self, plan: Plan, bare: bool, outputs: Any = None) -> None:
+        """`bare`: a single output is given without a name; `outputs`: memory of the caller's."""
+        self._plan = plan
+        self._bare = bare and len(plan.outputs) == 1
+        self._given = None if outputs is None else _checked_outputs(plan, outputs)
+        self._arrays: list[Array] | None = None
+        self._misfit = ""
+
+    def places(self, entries: tuple[Entry, ...]) -> Sequence[memoryview] | None:
+        """Check an answer's table and give memory for its tensors; raises BadFrame."""
+        plan = self._plan
+        plan.check_answer(entries)
+        known = plan.known is not None and entries is plan.known.entries
+        if self._given is not None:
+            self._misfit = _misfit(plan, entries, self._given)
+            if self._misfit or not known:
+                return None
+            self._arrays = self._given
+        elif known:
+            self._arrays = [
+                np.empty(shape, dtype)
+                if entry.data_type is not DataType.UNKNOWN
+                else np.empty(entry.byte_length, np.uint8)
+                for entry, (shape, dtype) in zip(entries, plan.known_arrays, strict=True)
+            ]
+        else:
+            return None
+        return [byte_view(array.data) for array in self._arrays]
+
+    def result(self, entries: tuple[Entry, ...], tensors: Sequence[bytes | memoryview]) -> Any:
+        """Give what ``compute`` returns; raises BadFrame, or DataError for outputs that misfit."""
+        if self._misfit:
+            raise DataError(self._misfit)
+        arrays = self._arrays
+        if arrays is None:
+            arrays = [_decode(entry, data) for entry, data in zip(entries, tensors, strict=True)]
+            if self._given is not None:
+                for target, array in zip(self._given, arrays, strict=True):
+                    if target.nbytes:
+                        np.copyto(target.reshape(array.shape), array)
+        if self._given is not None:
+            return None
+        if self._bare:
+            return arrays[0]
+        return {
+            tensor.name: array for tensor, array in zip(self._plan.outputs, arrays, strict=True)
+        }
+
+
+def _decode(entry: Entry, data: bytes | memoryview) -> Array:
+    try:
+        if entry.data_type is DataType.STRING:
+            strings = unpack_strings(data, prod(entry.dimensions))
+            array: Array = np.empty(len(strings), dtype=object)
+            array[:] = strings
+            return array.reshape(entry.dimensions)
+        if entry.data_type is DataType.UNKNOWN:
+            return np.frombuffer(bytearray(data), dtype=np.uint8)
+        # A copy: aligned, writable, and not holding on to the other tensors' bytes.
+        dtype = DTYPES[entry.data_type]
+        return np.ndarray(entry.dimensions, dtype, buffer=data).copy()
+    except (BadStrings, ValueError, TypeError, MemoryError) as error:
+        raise BadFrame(f"an output of dimensions {entry.dimensions} cannot be: {error}") from None
+
+
+def _checked_outputs(plan: Plan, outputs: Any) -> list[Array]:
+    """Check the caller's output arrays as far as they can be before the run."""
+    tensors = plan.outputs
+    names = [tensor.name for tensor in tensors]
+    if isinstance(outputs, Mapping):
+        missing = [name for name in names if name not in outputs]
+        unknown = [str(name) for name in outputs if name not in names]
+        if missing or unknown:
+            raise DataError(
+                f"outputs= takes one array for each output; missing: {missing}, not known: "
+                f"{unknown}; the outputs are {listed(tensors)}"
+            )
+        values = [outputs[name] for name in names]
+    elif isinstance(outputs, list | tuple):
+        values = list(outputs)
+    else:
+        values = [outputs]
+    if len(values) != len(tensors):
+        raise DataError(
+            f"outputs= has {len(values)} arrays, the model has {len(tensors)} outputs: "
+            f"{listed(tensors)}"
+        )
+    return [_target(tensor, value) for tensor, value in zip(tensors, values, strict=True)]
+
+
+def _target(tensor: TensorDescription, value: Any) -> Array:
+    name = tensor.name
+    dimensions = None
+    if isinstance(value, MLTensor):
+        value, dimensions = value.data, value.dimensions
+    if not isinstance(value, np.ndarray):
+        raise DataError(
+            f"output {name!r} is filled in place and takes a numpy.ndarray, not "
+            f"{type(value).__name__}"
+        )
+    array = value.view(np.ndarray)
+    wanted = DTYPES[tensor.data_type]
+    if array.dtype != wanted:
+        raise DataError(
+            f"output {name!r} needs an array of {wanted}, not {array.dtype}"
+            + (" (raw bytes)" if tensor.data_type is DataType.UNKNOWN else "")
+        )
+    if not array.flags.writeable or not array.flags.c_contiguous:
+        raise DataError(f"output {name!r} needs an array that is writable and C-contiguous")
+    if dimensions is not None:
+        if prod(dimensions) != array.size:
+            raise DataError(
+                f"output {name!r}: {array.size} elements do not fill dimensions {list(dimensions)}"
+            )
+        array = array.reshape(dimensions)
+    if tensor.data_type is DataType.UNKNOWN:
+        if tensor.byte_length is not None and array.nbytes != tensor.byte_length:
+            raise DataError(f"output {name!r} needs {tensor.byte_length} bytes, not {array.nbytes}")
+    elif not tensor.accepts(array.shape):
+        raise DataError(
+            f"output {name!r} has dimensions {shown(tensor)}, the array {list(array.shape)}"
+        )
+    return array
+
+
+def _misfit(plan: Plan, entries: tuple[Entry, ...], given: list[Array]) -> str:
+    for tensor, entry, array in zip(plan.outputs, entries, given, strict=True):
+        if tensor.data_type is DataType.UNKNOWN:
+            fits = array.nbytes == entry.byte_length
+        else:
+            fits = array.shape == entry.dimensions
+        if not fits:
+            return (
+                f"output {tensor.name!r} turned out to have dimensions {list(entry.dimensions)}, "
+                f"the array given for it has {list(array.shape)}; the model is still usable"
+            )
+    return ""

@@ -1,0 +1,216 @@
+"""The driver for an event loop: carries out the core's effects with asyncio and grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from model_loader_wire.v1.model_loader_pb2_grpc import ModelLoaderStub
+
+from . import _fork
+from ._async_channel import AsyncChannel
+from ._blocking import GRPC_OPTIONS
+from ._effects import (
+    Adopt,
+    Call,
+    DeadlinePassed,
+    Dial,
+    Effect,
+    Exclusive,
+    HangUp,
+    InThread,
+    Notify,
+    OpenStream,
+    Steps,
+    Transfer,
+    Upload,
+)
+from ._messages import SESSION_KEY, error_of_status
+from .errors import InvalidStateError, NetworkError
+
+Result = TypeVar("Result")
+
+
+class AsyncDriver:
+    """Carries out effects on the loop that it was made on; knows one gRPC channel."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._target = ""
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        self._channel: Any = None
+        self._stub: Any = None
+        self._stream: Any = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._generation = _fork.generation()
+        self._carry_out: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            Transfer: self._transfer,
+            Exclusive: self._exclusive,
+            Call: self._call,
+            Notify: self._notify,
+            Upload: self._upload,
+            InThread: self._in_thread,
+            Adopt: self._adopt,
+            Dial: self._dial,
+            OpenStream: self._open_stream,
+            HangUp: self._hang_up,
+        }
+
+    @staticmethod
+    def make_turn() -> asyncio.Lock:
+        """Make the lock that a model's ``Exclusive`` effects need."""
+        return asyncio.Lock()
+
+    async def run(self, steps: Steps[Result]) -> Result:
+        """Run a piece of the core to its end."""
+        carry_out = self._carry_out
+        try:
+            if asyncio.get_running_loop() is not self._loop:
+                raise InvalidStateError(
+                    "this object belongs to another event loop; each loop has its own connection"
+                )
+            effect: Effect = next(steps)
+            while True:
+                try:
+                    result = await carry_out[type(effect)](effect)
+                except GeneratorExit:
+                    steps.close()
+                    raise
+                except BaseException as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            value: Result = stop.value
+            return value
+
+    def spawn(self, steps: Steps[Any]) -> None:
+        """Run a piece of the core that nobody waits for."""
+        task = self._loop.create_task(self.run(steps))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _transfer(self, effect: Transfer) -> None:
+        channel: AsyncChannel = effect.channel
+        await channel.run(effect.exchange, effect.deadline)
+
+    async def _exclusive(self, effect: Exclusive) -> Any:
+        turn: asyncio.Lock = effect.turn
+        if not turn.locked():
+            await turn.acquire()  # at once: only waiting costs a timer
+        else:
+            left = None if effect.deadline is None else effect.deadline - time.monotonic()
+            try:
+                async with asyncio.timeout(left):
+                    await turn.acquire()
+            except TimeoutError:
+                raise DeadlinePassed from None
+        try:
+            return await self.run(effect.steps)
+        finally:
+            turn.release()
+
+    async def _call(self, effect: Call) -> Any:
+        return await self._wait_for(self._start(effect.method, effect.request, effect.timeout))
+
+    async def _notify(self, effect: Notify) -> None:
+        try:
+            call = self._start(effect.method, effect.request, 10.0)
+        except Exception:  # the connection is gone, and with it what was to be told
+            return
+        task = self._loop.create_task(_swallow(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _upload(self, effect: Upload) -> Any:
+        faults: list[BaseException] = []
+
+        async def requests() -> AsyncIterator[Message]:
+            try:
+                while True:
+                    request = await asyncio.to_thread(next, effect.requests, None)
+                    if request is None:
+                        return
+                    yield request
+                    effect.progressed()
+            except Exception as fault:
+                faults.append(fault)
+                raise
+
+        try:
+            return await self._wait_for(self._start(effect.method, requests(), effect.timeout))
+        except Exception:
+            if faults:
+                raise faults[0] from None
+            raise
+
+    async def _in_thread(self, effect: InThread) -> Any:
+        return await asyncio.to_thread(effect.function)
+
+    async def _adopt(self, effect: Adopt) -> AsyncChannel:
+        return AsyncChannel(self._loop, effect.socket, effect.ended)
+
+    async def _dial(self, effect: Dial) -> None:
+        self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
+        if effect.target != self._target:
+            self._channel = grpc.aio.insecure_channel(effect.target, options=GRPC_OPTIONS)
+            self._stub = ModelLoaderStub(self._channel)  # type: ignore[no-untyped-call]
+            self._target = effect.target
+
+    async def _open_stream(self, effect: OpenStream) -> Any:
+        stream = self._stub.OpenSession(effect.request)
+        try:
+            async with asyncio.timeout(effect.timeout):
+                first = await stream.read()
+        except BaseException as error:
+            stream.cancel()
+            if isinstance(error, grpc.RpcError):
+                raise _error_of(error) from None
+            if isinstance(error, TimeoutError):
+                raise NetworkError("the service did not open a session in time") from None
+            raise
+        if first is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise NetworkError("the service ended the session at once")
+        self._stream = stream
+        return first
+
+    async def _hang_up(self, effect: HangUp) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
+        channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    def _start(self, method: str, request: Any, timeout: float | None) -> Any:
+        _fork.check(self._generation, "connection")
+        if self._stub is None:
+            raise InvalidStateError("the connection was closed")
+        return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
+
+    async def _wait_for(self, call: Any) -> Any:
+        try:
+            return await call
+        except grpc.RpcError as error:
+            raise _error_of(error) from None
+        except BaseException:
+            call.cancel()  # a cancelled task withdraws the work, too
+            raise
+
+
+async def _swallow(call: Any) -> None:
+    try:
+        await call
+    except grpc.RpcError:
+        return
+
+
+def _error_of(error: Any) -> Exception:
+    trailers = tuple(error.trailing_metadata() or ())
+    return error_of_status(error.code().name, error.details() or "", trailers)

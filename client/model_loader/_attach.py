@@ -1,0 +1,146 @@
+"""The attach connection: it opens a session and takes in the descriptors of channels."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from model_loader_wire.v1 import attach_pb2 as pb
+
+from . import _fork
+from ._address import ATTACH_SOCKET
+from ._messages import failure_of
+from .errors import NetworkError, SecurityError, from_failure
+
+MESSAGE_LENGTH = 1 << 20
+"""Longest message that is read from the service, in bytes."""
+ANSWER_SECONDS = 10.0
+"""A live service answers within this time."""
+LENGTH = struct.Struct("<I")
+CREDENTIALS = struct.Struct("3i")
+
+
+class AttachConnection:
+    """One connection to the attach socket. Blocking, one conversation at a time."""
+
+    def __init__(self, directory: Path, *, broker_pid: int | None = None) -> None:
+        """Connect, and check who listens there before a byte is sent.
+
+        `broker_pid` is the process that must be listening, where it is known.
+        """
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._generation = _fork.generation()
+        self._finalizer = weakref.finalize(self, self._socket.close)
+        _fork.close_in_child(self)
+        try:
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.connect(str(directory / ATTACH_SOCKET))
+            self._check_server(broker_pid)
+        except OSError as error:
+            self.close()
+            raise NetworkError(
+                f"no Model Loader service answers at {directory}: {error.strerror or error}; start "
+                "model-loaderd, or leave the address out to get a private one"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def hello(self, protocol_version: int, origin: str) -> pb.Welcome:
+        """Open the session."""
+        hello = pb.Hello(protocol_version=protocol_version, origin=origin)
+        reply, descriptors = self._ask(pb.AttachRequest(hello=hello))
+        _close_all(descriptors)
+        if reply.WhichOneof("reply") != "welcome":
+            raise NetworkError("the service answered a greeting with something else")
+        return reply.welcome
+
+    def receive_channel(self, model_id: str) -> socket.socket:
+        """Take the direct channel of a model; works once for each model."""
+        request = pb.AttachRequest(receive_channel=pb.ReceiveChannel(model_id=model_id))
+        reply, descriptors = self._ask(request)
+        if reply.WhichOneof("reply") != "channel" or len(descriptors) != 1:
+            _close_all(descriptors)
+            raise NetworkError("the service did not hand over the model's channel")
+        return socket.socket(fileno=descriptors[0])
+
+    def close(self) -> None:
+        """Close the socket, which ends the session; safe at any time and more than once."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # a thread in a conversation goes on
+        with self._lock:
+            self._finalizer()
+
+    def close_descriptor(self) -> None:
+        """Close this process's copy only (used in a forked child)."""
+        self._socket.close()
+
+    def _check_server(self, broker_pid: int | None) -> None:
+        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        pid, uid, _ = CREDENTIALS.unpack(data)
+        if uid not in (os.geteuid(), 0):
+            raise SecurityError(
+                f"the service at {self.directory} runs as uid {uid}; only your own uid and root "
+                "are trusted"
+            )
+        if broker_pid is not None and pid != broker_pid:
+            raise SecurityError(
+                f"process {pid} listens at {self.directory}, not the private service {broker_pid}"
+            )
+
+    def _ask(self, request: pb.AttachRequest) -> tuple[pb.AttachReply, list[int]]:
+        with self._lock:
+            try:
+                data = request.SerializeToString()
+                self._socket.sendall(LENGTH.pack(len(data)) + data)
+                reply, descriptors = self._read()
+            except BaseException as error:
+                # Half a conversation cannot be carried on: the session ends with its connection.
+                self._finalizer()
+                if isinstance(error, OSError):
+                    raise NetworkError(
+                        "the Model Loader service ended, or did not answer within "
+                        f"{ANSWER_SECONDS:g} s: {error.strerror or error}"
+                    ) from None
+                raise
+        if reply.WhichOneof("reply") == "error":
+            _close_all(descriptors)
+            raise from_failure(failure_of(reply.error))
+        return reply, descriptors
+
+    def _read(self) -> tuple[pb.AttachReply, list[int]]:
+        descriptors: list[int] = []
+        try:
+            (length,) = LENGTH.unpack(self._read_exactly(LENGTH.size, descriptors))
+            if length > MESSAGE_LENGTH:
+                raise NetworkError(f"a message of {length} bytes from the service is too long")
+            return pb.AttachReply.FromString(self._read_exactly(length, descriptors)), descriptors
+        except BaseException as error:
+            _close_all(descriptors)
+            if isinstance(error, DecodeError):
+                raise NetworkError("the service's message cannot be read") from None
+            raise
+
+    def _read_exactly(self, length: int, descriptors: list[int]) -> bytes:
+        data = b""
+        while len(data) < length:
+            piece, found, _, _ = socket.recv_fds(self._socket, length - len(data), 4)
+            descriptors += found
+            if not piece:
+                raise ConnectionResetError("the connection ended")
+            data += piece
+        return data
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""The driver for threads: carries out the core's effects with blocking calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from model_loader_wire.v1.model_loader_pb2_grpc import ModelLoaderStub
+
+from . import _fork
+from ._blocking_channel import BlockingChannel
+from ._effects import (
+    Adopt,
+    Call,
+    DeadlinePassed,
+    Dial,
+    Effect,
+    Exclusive,
+    HangUp,
+    InThread,
+    Notify,
+    OpenStream,
+    Steps,
+    Transfer,
+    Upload,
+)
+from ._messages import SESSION_KEY, error_of_status
+from .errors import InvalidStateError, NetworkError
+
+Result = TypeVar("Result")
+
+GRPC_OPTIONS = [
+    # What is received is capped by the limits in force, not by gRPC's 4 MB.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A service that was started anew must not inherit a dead connection's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class BlockingDriver:
+    """Carries out effects in the calling thread; knows one gRPC channel. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._target = ""
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        self._channel: grpc.Channel | None = None
+        self._stub: Any = None
+        self._stream: Any = None
+        self._generation = _fork.generation()
+        self._carry_out: dict[type, Callable[[Any], Any]] = {
+            Transfer: self._transfer,
+            Exclusive: self._exclusive,
+            Call: self._call,
+            Notify: self._notify,
+            Upload: self._upload,
+            InThread: self._in_thread,
+            Adopt: self._adopt,
+            Dial: self._dial,
+            OpenStream: self._open_stream,
+            HangUp: self._hang_up,
+        }
+
+    @staticmethod
+    def make_turn() -> threading.Lock:
+        """Make the lock that a model's ``Exclusive`` effects need."""
+        return threading.Lock()
+
+    def run(self, steps: Steps[Result]) -> Result:
+        """Run a piece of the core to its end."""
+        carry_out = self._carry_out
+        try:
+            effect: Effect = next(steps)
+            while True:
+                try:
+                    result = carry_out[type(effect)](effect)
+                except BaseException as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            value: Result = stop.value
+            return value
+
+    def _transfer(self, effect: Transfer) -> None:
+        channel: BlockingChannel = effect.channel
+        channel.run(effect.exchange, effect.deadline)
+
+    def _exclusive(self, effect: Exclusive) -> Any:
+        turn: threading.Lock = effect.turn
+        wait = -1.0
+        if effect.deadline is not None:
+            wait = min(max(0.0, effect.deadline - time.monotonic()), threading.TIMEOUT_MAX)
+        # As in _blocking_channel: that the lock was taken must be known however the next
+        # bytecode is interrupted, or nobody would ever release it.
+        held: list[bool] = []
+        try:
+            held.extend(map(turn.acquire, (True,), (wait,)))
+            if not held[0]:
+                raise DeadlinePassed
+            return self.run(effect.steps)
+        finally:
+            if held and held[0]:
+                turn.release()
+
+    def _call(self, effect: Call) -> Any:
+        return self._wait_for(self._start(effect.method, effect.request, effect.timeout))
+
+    def _notify(self, effect: Notify) -> None:
+        try:
+            self._start(effect.method, effect.request, 10.0)
+        except Exception:  # the connection is gone, and with it what was to be told
+            return
+
+    def _upload(self, effect: Upload) -> Any:
+        # gRPC reads the requests in a thread of its own; what fails there must come out here.
+        faults: list[BaseException] = []
+
+        def requests() -> Iterator[Message]:
+            try:
+                for request in effect.requests:
+                    yield request
+                    effect.progressed()
+            except Exception as fault:
+                faults.append(fault)
+                raise
+
+        try:
+            return self._wait_for(self._start(effect.method, requests(), effect.timeout))
+        except Exception:
+            if faults:
+                raise faults[0] from None
+            raise
+
+    def _in_thread(self, effect: InThread) -> Any:
+        return effect.function()
+
+    def _adopt(self, effect: Adopt) -> BlockingChannel:
+        return BlockingChannel(effect.socket)
+
+    def _dial(self, effect: Dial) -> None:
+        self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
+        if effect.target != self._target:
+            self._channel = grpc.insecure_channel(effect.target, options=GRPC_OPTIONS)
+            self._stub = ModelLoaderStub(self._channel)  # type: ignore[no-untyped-call]
+            self._target = effect.target
+
+    def _open_stream(self, effect: OpenStream) -> Any:
+        stream = self._stub.OpenSession(effect.request)
+        clock = threading.Timer(effect.timeout, stream.cancel)
+        clock.daemon = True
+        clock.start()
+        try:
+            first = next(stream)
+        except grpc.RpcError as error:
+            raise _error_of(error) from None
+        except StopIteration:
+            raise NetworkError("the service ended the session at once") from None
+        except BaseException:
+            stream.cancel()
+            raise
+        finally:
+            clock.cancel()
+        self._stream = stream
+        return first
+
+    def _hang_up(self, effect: HangUp) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
+        channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    def _start(self, method: str, request: Any, timeout: float | None) -> Any:
+        _fork.check(self._generation, "connection")
+        if self._stub is None:
+            raise InvalidStateError("the connection was closed")
+        call = getattr(self._stub, method)
+        return call.future(request, timeout=timeout, metadata=self._metadata)
+
+    def _wait_for(self, future: Any) -> Any:
+        try:
+            return future.result()
+        except grpc.RpcError as error:
+            raise _error_of(error) from None
+        except grpc.FutureCancelledError:
+            raise InvalidStateError("the connection was closed during the call") from None
+        except BaseException:
+            future.cancel()  # Ctrl-C withdraws the work, too
+            raise
+
+
+def _error_of(error: Any) -> Exception:
+    return error_of_status(error.code().name, error.details() or "", error.trailing_metadata())

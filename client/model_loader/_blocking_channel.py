@@ -1,0 +1,122 @@
+"""A direct channel for threads: plain blocking socket calls, two of them for a small call.
+
+A signal handler may raise (Ctrl-C does) between any two bytecodes, also between a system call and
+the line that notes how many bytes it moved. A lost count would shift every later answer. So the
+count is taken by ``counts.extend(map(call, …))``: ``extend``, ``map`` and the socket's method are
+all C, no bytecode runs between them, and therefore no handler either. What interrupts them before
+bytes have moved (EINTR) moves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+import time
+import weakref
+from operator import itemgetter
+
+from model_loader_wire.exchange import Exchange
+
+from . import _fork
+from ._effects import ChannelEnded, DeadlinePassed
+
+TIMEVAL = struct.Struct("@qq")
+IOV_MAX = 1024
+"""Most buffers that one system call takes."""
+PIECES = 64
+"""Most output tensors that one system call fills."""
+SLACK = 0.05
+"""A deadline may be overrun by this part of its length, to save system calls."""
+LONGEST = 1e8
+"""Longest wait that is given to the kernel, in seconds."""
+
+_first = itemgetter(0)
+
+
+class BlockingChannel:
+    """Owns the socket; used by one thread at a time (the model's turn), but ``stop`` by any."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.setblocking(True)
+        self.socket = channel
+        self._wait = 0.0  # what SO_RCVTIMEO and SO_SNDTIMEO are; 0 waits for ever
+        # A model that nobody holds any more: its worker ends when this descriptor is closed.
+        self._finalizer = weakref.finalize(self, channel.close)
+        _fork.close_in_child(self)
+
+    def run(self, exchange: Exchange, deadline: float | None) -> None:
+        """Carry the exchange on from wherever it is until it is done."""
+        exchange.advance()
+        if exchange.done:
+            return
+        self._limit(deadline)
+        channel = self.socket
+        try:
+            while exchange.unsent:
+                parts = exchange.outgoing[:IOV_MAX]
+                counts = exchange.sent_counts
+                counts.extend(map(channel.sendmsg, (parts,), ((),), (socket.MSG_NOSIGNAL,)))
+                if exchange.unsent:
+                    self._limit(deadline)
+            counts = exchange.received_counts
+            while True:
+                spaces = exchange.spaces(PIECES)
+                if len(spaces) == 1:
+                    counts.extend(map(channel.recv_into, spaces))
+                else:
+                    counts.extend(map(_first, map(channel.recvmsg_into, (spaces,))))
+                if not counts[-1]:
+                    raise ChannelEnded
+                exchange.advance()
+                if exchange.done:
+                    return
+                self._limit(deadline)
+        except BlockingIOError:
+            raise DeadlinePassed from None
+        except OSError:
+            raise ChannelEnded from None
+
+    def has_ended(self) -> bool:
+        """Look, without waiting and without taking anything, whether the other end is gone."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def stop(self) -> None:
+        """Let a thread that waits on the socket go on; the descriptor stays."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Close the descriptor; the caller holds the model's turn."""
+        self._finalizer()
+
+    def close_descriptor(self) -> None:
+        """Close a forked child's copy; the connection itself stays its parent's."""
+        self.socket.close()
+
+    def _limit(self, deadline: float | None) -> None:
+        """Let the kernel keep the deadline. The values stay from call to call if they can: where
+        every call has the same timeout, no system call is made here.
+        """
+        if deadline is None:
+            wait = 0.0
+        else:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DeadlinePassed
+            wait = min(math.ceil(left * 1000) / 1000, LONGEST)
+            if 0 <= self._wait - wait <= SLACK * self._wait:
+                return
+        if wait == self._wait:
+            return
+        value = TIMEVAL.pack(int(wait), int(wait % 1 * 1e6))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._wait = wait

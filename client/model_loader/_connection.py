@@ -1,0 +1,141 @@
+"""A connection: one session with one service."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+from model_loader_wire.limits import Limits
+
+from . import _embedded
+from ._blocking import BlockingDriver
+from ._load import inspect
+from ._session import Session, open_session
+from ._values import Format, ModelRow
+
+
+class ConnectionFace:
+    """What connections of both faces show."""
+
+    def __init__(
+        self, driver: Any, session: Session, owned_broker: _embedded.EmbeddedBroker | None
+    ) -> None:
+        self._driver = driver
+        self._session = session
+        self._owned_broker = owned_broker
+
+    @property
+    def address(self) -> str:
+        """The service's address, as ``connect`` takes it."""
+        return f"unix:{self._session.directory}"
+
+    @property
+    def origin(self) -> str:
+        """The name under which the models are counted and limited."""
+        return self._session.origin
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the service; one context, or one load, may lower them."""
+        return self._session.limits
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The sandbox layers that every worker of this service gets."""
+        return self._session.layers
+
+    @property
+    def service_version(self) -> str:
+        """The version of the service."""
+        return self._session.service_version
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the service is this program's own child process."""
+        return self._session.broker is not None
+
+    @property
+    def relayed(self) -> bool:
+        """Whether tensors go through the broker instead of a direct channel."""
+        return self._session.relayed
+
+    def __repr__(self) -> str:
+        state = " closed" if self._session.closed else ""
+        kind = "embedded" if self.embedded else self.address
+        return f"<model_loader connection to {kind} as {self.origin!r}{state}>"
+
+
+class Connection(ConnectionFace):
+    """A connection to a service, made by ``connect`` or ``embed``. Thread-safe.
+
+    Closing it ends all models that were loaded through it.
+    """
+
+    _driver: BlockingDriver
+
+    def formats(self) -> tuple[Format, ...]:
+        """Return the model formats that can be loaded, with their versions."""
+        return self._driver.run(self._session.formats())
+
+    def models(self) -> tuple[ModelRow, ...]:
+        """Return the caller's models in all its sessions, as the service sees them."""
+        return self._driver.run(self._session.models())
+
+    def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:
+        """Read what a model file is, inside a sandbox; raises the errors of ``load``."""
+        return self._driver.run(inspect(self._session, source, timeout))
+
+    def close(self) -> None:
+        """End the session and its models; closing twice is no error."""
+        self._driver.run(self._session.close(self._owned_broker))
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def connect(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    origin: str | None = None,
+    relay: bool = False,
+) -> Connection:
+    """Open a connection.
+
+    `address` is ``unix:/directory`` or the directory's path. Without it: the variable
+    ``MODEL_LOADER_ADDRESS``, else a running daemon of the user's, else the system's, else a private
+    service of this program's own, which ends with it.
+
+    `origin` names the program within its user, for counting and limits; by default it is derived
+    from the program's file, and shown as ``origin``. `relay` sends tensors through the broker,
+    for places where no descriptor can be handed over.
+
+    Raises NetworkError if a named service does not answer, SecurityError if it belongs to somebody
+    else, NotSupportedError where no service can run, ConstraintError for what is no address.
+    """
+    driver = BlockingDriver()
+    return Connection(driver, driver.run(open_session(address, origin, relay)), None)
+
+
+def embed(
+    *, limits: Limits | None = None, runtime: str = "auto", origin: str | None = None
+) -> Connection:
+    """Start a private service with these settings, and connect to it; it ends with the connection.
+
+    `runtime` is "litert", "tflite-runtime", or "auto" for the first that is installed.
+    """
+    driver = BlockingDriver()
+    broker = _embedded.start(limits, runtime)
+    try:
+        return Connection(driver, driver.run(open_session(None, origin, False, broker)), broker)
+    except BaseException:
+        broker.close()
+        raise

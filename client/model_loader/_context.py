@@ -1,0 +1,167 @@
+"""The context: options that its models share."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from model_loader_wire.limits import Limits
+
+from ._connection import Connection, ConnectionFace, connect
+from ._effects import Steps
+from ._load import load
+from ._model_core import ModelCore
+from ._options import ContextOptions, layers_tuple, lower
+from ._source import Progress
+from ._values import Format
+from .errors import ConstraintError, InvalidStateError
+
+
+class ContextFace:
+    """What contexts of both faces show, and what they know of their models."""
+
+    def __init__(
+        self, connection: ConnectionFace, options: ContextOptions, owns_connection: bool
+    ) -> None:
+        self._connection = connection
+        self._options = options
+        self._owns_connection = owns_connection
+        self._closed = False
+        self._limits = lower(connection.limits, options.limits)
+        self._models: weakref.WeakSet[ModelCore] = weakref.WeakSet()
+
+    @property
+    def device_preference(self) -> str:
+        """One of "auto", "gpu" and "cpu"; "gpu" falls back to the CPU silently."""
+        return self._options.device_preference
+
+    @property
+    def power_preference(self) -> str:
+        """One of "auto", "high-performance" and "low-power"."""
+        return self._options.power_preference
+
+    @property
+    def model_format(self) -> str:
+        """The format of the models: "tflite"."""
+        return self._options.model_format
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that were asked for; 0 leaves it to the service."""
+        return self._options.num_threads
+
+    @property
+    def origin(self) -> str:
+        """The name under which the models are counted and limited."""
+        return self._connection.origin
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that hold for this context's models."""
+        return self._limits
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<MLContext {self.model_format} of {self.origin!r}{state}>"
+
+    def _load(
+        self, source: Any, timeout: float | None, on_progress: Progress | None
+    ) -> Steps[ModelCore]:
+        self._check_open()
+        core = yield from load(
+            self._connection._session, self._options, source, timeout, on_progress
+        )
+        self._models.add(core)
+        return core
+
+    def _close_models(self) -> Steps[None]:
+        self._closed = True
+        for model in list(self._models):
+            yield from model.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidStateError("the context was closed")
+
+
+class MLContext(ContextFace):
+    """Options for loading models (``MLContext`` of the specification). Thread-safe.
+
+    Closing it ends the models that were loaded with it, and the connection that was made for it.
+    """
+
+    _connection: Connection
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the models are loaded through."""
+        return self._connection
+
+    def formats(self) -> tuple[Format, ...]:
+        """Return the model formats that can be loaded, with their versions."""
+        self._check_open()
+        return self._connection.formats()
+
+    def close(self) -> None:
+        """End this context's models; closing twice is no error."""
+        self._connection._driver.run(self._close_models())
+        if self._owns_connection:
+            self._connection.close()
+
+    def __enter__(self) -> MLContext:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def create_context(
+    *,
+    device_preference: str = "auto",
+    power_preference: str = "auto",
+    model_format: str = "tflite",
+    num_threads: int = 0,
+    connection: Connection | None = None,
+    limits: Limits | None = None,
+    required_layers: Iterable[str] = (),
+) -> MLContext:
+    """Create a context (``ML.createContext()`` of the specification).
+
+    `device_preference` is "auto", "gpu" or "cpu"; `power_preference` "auto", "high-performance" or
+    "low-power"; `num_threads` 0 lets the service decide, a number above its limit is capped.
+    `limits` lowers the service's limits for the models of this context. `required_layers` names
+    sandbox layers without which no model may be loaded: ``load`` then raises NotSupportedError.
+    Without a `connection` one is made as ``connect()`` does, and closed with the context.
+
+    Raises ConstraintError (a TypeError) for values outside these lists, QuotaExceededError for
+    limits above the service's, and what ``connect`` raises.
+    """
+    options = ContextOptions(
+        device_preference,
+        power_preference,
+        model_format,
+        num_threads,
+        limits,
+        layers_tuple(required_layers),
+    )
+    if connection is not None:
+        if not isinstance(connection, Connection):
+            raise ConstraintError(
+                "connection must come from model_loader.connect() or embed(), not "
+                f"{type(connection).__name__}"
+            )
+        connection._session.check_usable()
+        return MLContext(connection, options, owns_connection=False)
+    made = connect()
+    try:
+        return MLContext(made, options, owns_connection=True)
+    except BaseException:
+        made.close()
+        raise

@@ -1,0 +1,170 @@
+"""A private broker for the life of this program: one child process, no root, no configuration."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from model_loader_wire.causes import Cause, Failure, printable
+from model_loader_wire.limits import Limits
+
+from . import _fork
+from .errors import ConstraintError, NetworkError, NotSupportedError, from_failure
+
+START_SECONDS = 30.0
+"""A private service that has not said anything by then has failed."""
+END_SECONDS = 5.0
+"""How long the program's end waits for the private service to end."""
+ANSWER_LENGTH = 64 << 10
+RUNTIMES = ("auto", "litert", "tflite-runtime")
+_MODULES = {"litert": ("ai_edge_litert",), "tflite-runtime": ("tflite_runtime",)}
+
+
+class EmbeddedBroker:
+    """The child process; it ends when its life socket does, however this program ends."""
+
+    def __init__(self, limits: Limits | None = None, runtime: str = "auto") -> None:
+        """Start it and wait until it listens."""
+        options = _checked_options(limits, runtime)
+        _require_service(runtime)
+        self._generation = _fork.generation()
+        self._life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        _fork.close_in_child(self)
+        try:
+            with theirs:
+                # -P: a folder that the program happens to stand in must not supply modules.
+                # A session of its own: Ctrl-C in the terminal is for the program alone.
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "loader_service.broker.embedded",
+                        str(theirs.fileno()),
+                        json.dumps(options),
+                    ],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            answer = self._read_answer()
+        except BaseException:
+            self._life.close()
+            raise
+        self.directory = Path(str(answer["directory"]))
+        self.pid = int(str(answer["pid"]))
+
+    def alive(self) -> bool:
+        """Whether the process still runs and belongs to this process."""
+        return self._generation == _fork.generation() and self._process.poll() is None
+
+    def close(self) -> None:
+        """End it with all its workers, and wait for its end a short while."""
+        if self._generation != _fork.generation():
+            return
+        self._life.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def close_descriptor(self) -> None:
+        """Close a forked child's copy, so that it does not keep the service alive."""
+        self._life.close()
+        # The child's copy of the Popen object must not wait for what is not its child.
+        self._process.returncode = 0
+
+    def _read_answer(self) -> dict[str, object]:
+        data = b""
+        ends = time.monotonic() + START_SECONDS
+        while not data.endswith(b"\n"):
+            self._life.settimeout(max(0.001, ends - time.monotonic()))
+            try:
+                piece = self._life.recv(4096)
+            except TimeoutError:
+                self._process.kill()
+                raise NetworkError(
+                    f"the private service did not start within {START_SECONDS:g} s"
+                ) from None
+            if not piece or len(data) > ANSWER_LENGTH:
+                status = self._process.wait(END_SECONDS)
+                raise NetworkError(f"the private service ended at its start with status {status}")
+            data += piece
+        answer = json.loads(data)
+        if "error" in answer:
+            error = answer["error"]
+            raise from_failure(
+                Failure(Cause(str(error["cause"])), printable(str(error["message"])))
+            )
+        return dict(answer)
+
+
+class _Shared:
+    """The one broker of this program."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.broker: EmbeddedBroker | None = None
+        self.generation = _fork.generation()
+
+
+_shared = _Shared()
+
+
+def shared_broker() -> EmbeddedBroker:
+    """Return this program's private broker; starts it at first use, and again if it died."""
+    global _shared
+    if _shared.generation != _fork.generation():
+        _shared = _Shared()  # a child has its own, and its parent's lock may be held for ever
+    with _shared.lock:
+        if _shared.broker is None or not _shared.broker.alive():
+            if _shared.broker is not None:
+                _shared.broker.close()
+            _shared.broker = None
+            _shared.broker = start()
+        return _shared.broker
+
+
+def start(limits: Limits | None = None, runtime: str = "auto") -> EmbeddedBroker:
+    """Start a private broker that ends at the latest with this program."""
+    broker = EmbeddedBroker(limits, runtime)
+    atexit.register(broker.close)
+    return broker
+
+
+def _checked_options(limits: Limits | None, runtime: str) -> dict[str, object]:
+    if runtime not in RUNTIMES:
+        choices = ", ".join(repr(choice) for choice in RUNTIMES)
+        raise ConstraintError(f"runtime must be one of {choices}, not {runtime!r}")
+    if limits is not None and not isinstance(limits, Limits):
+        raise ConstraintError(f"limits must be a model_loader.Limits, not {type(limits).__name__}")
+    return {"limits": limits.set_values() if limits else {}, "runtime": runtime}
+
+
+def _require_service(runtime: str) -> None:
+    """Say what to install, before a child process fails for want of it."""
+    modules = _MODULES.get(runtime) or tuple(name for names in _MODULES.values() for name in names)
+    extra = "tflite" if runtime == "tflite-runtime" else "service"
+    found = importlib.util.find_spec("loader_service") is not None
+    if not found or not any(importlib.util.find_spec(module) for module in modules):
+        missing = "a TFLite runtime is" if found else "the service is"
+        raise NotSupportedError(
+            f"no Model Loader service runs here, and {missing} not installed to start a private "
+            f"one: pip install 'model-loader[{extra}]', or name a running service with "
+            "connect(address) or MODEL_LOADER_ADDRESS"
+        )
+    if not sys.executable or not os.access(sys.executable, os.X_OK):
+        raise NotSupportedError(
+            "this program has no Python interpreter of its own (sys.executable) to start a private "
+            "service with: start model-loaderd"
+        )

@@ -1,0 +1,166 @@
+"""The core of a connection: finding a service and opening a session there."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from model_loader_wire.causes import printable
+from model_loader_wire.limits import Limits
+from model_loader_wire.v1 import attach_pb2
+from model_loader_wire.v1 import model_loader_pb2 as pb
+
+from . import _embedded, _fork
+from ._address import Address, addresses, check_socket, require_linux
+from ._attach import AttachConnection
+from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
+from ._messages import NAME_LENGTH, formats_from, limits_from, row_from
+from ._origin import checked_origin
+from ._values import Format, ModelRow
+from .errors import ConstraintError, InvalidStateError, NetworkError
+
+PROTOCOL_VERSION = 1
+CALL_SECONDS = 10.0
+"""A short call that takes longer than this means that the service hangs."""
+
+
+class Closable(Protocol):
+    """A model, as its session sees it."""
+
+    def close(self) -> Steps[None]:
+        """End it."""
+
+
+class Session:
+    """An open session: what the service said, and what must be held to keep it open."""
+
+    def __init__(
+        self,
+        opened: pb.Session,
+        directory: Path,
+        attach: AttachConnection | None,
+        broker: _embedded.EmbeddedBroker | None,
+    ) -> None:
+        self.directory = directory
+        self.attach = attach
+        self.broker = broker
+        self.token = opened.token.hex()
+        self.origin = printable(opened.origin, NAME_LENGTH * 4)
+        self.service_version = printable(opened.service_version, NAME_LENGTH)
+        self.limits: Limits = limits_from(opened.limits)
+        self.layers = tuple(printable(layer, NAME_LENGTH) for layer in opened.layers[:NAME_LENGTH])
+        self.closed = False
+        self.models_loaded: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._generation = _fork.generation()
+
+    @property
+    def relayed(self) -> bool:
+        """Whether computations go through the broker."""
+        return self.attach is None
+
+    def check_usable(self) -> None:
+        """Raise InvalidStateError after a close or in a forked child."""
+        _fork.check(self._generation, "connection")
+        if self.closed:
+            raise InvalidStateError("the connection was closed")
+
+    def formats(self) -> Steps[tuple[Format, ...]]:
+        """Ask which formats can be loaded."""
+        self.check_usable()
+        reply = yield Call("Formats", pb.FormatsRequest(), CALL_SECONDS)
+        return formats_from(reply)
+
+    def models(self) -> Steps[tuple[ModelRow, ...]]:
+        """Ask for all models of the caller's principal."""
+        self.check_usable()
+        reply = yield Call("ListModels", pb.ListModelsRequest(), CALL_SECONDS)
+        return tuple(row_from(row) for row in reply.models)
+
+    def close(self, owned_broker: _embedded.EmbeddedBroker | None) -> Steps[None]:
+        """End the session and its models. Does nothing the second time."""
+        if self.closed or self._generation != _fork.generation():
+            return
+        for model in list(self.models_loaded):
+            yield from model.close()
+        self.closed = True
+        yield HangUp()
+        if self.attach is not None:
+            self.attach.close()
+        if owned_broker is not None:
+            yield InThread(owned_broker.close)
+
+
+def open_session(
+    address: str | os.PathLike[str] | None,
+    origin: str | None,
+    relay: bool,
+    broker: _embedded.EmbeddedBroker | None = None,
+) -> Steps[Session]:
+    """Find a service (or use `broker`), check it, and open a session there."""
+    require_linux()
+    if not isinstance(relay, bool):
+        raise ConstraintError(f"relay must be True or False, not {relay!r}")
+    name = checked_origin(origin)
+    if broker is not None:
+        return (yield from _open_at(broker.directory, name, relay, broker))
+    for candidate in addresses(address):
+        if not _is_there(candidate):
+            continue
+        try:
+            return (yield from _open_at(candidate.directory, name, relay, None))
+        except NetworkError:
+            if candidate.explicit:
+                raise
+    shared: Any = yield InThread(_embedded.shared_broker)
+    return (yield from _open_at(shared.directory, name, relay, shared))
+
+
+def _is_there(candidate: Address) -> bool:
+    return candidate.explicit or candidate.directory.is_dir()
+
+
+def _open_at(
+    directory: Path, origin: str, relay: bool, broker: _embedded.EmbeddedBroker | None
+) -> Steps[Session]:
+    if relay:
+        return (yield from _open_relayed(directory, origin, broker))
+    pid = broker.pid if broker is not None else None
+    attach: AttachConnection = yield InThread(partial(AttachConnection, directory, broker_pid=pid))
+    try:
+        welcome: attach_pb2.Welcome = yield InThread(
+            partial(attach.hello, PROTOCOL_VERSION, origin)
+        )
+        check_socket(welcome.grpc_path)
+        session = Session(welcome.session, directory, attach, broker)
+        yield Dial(_target(welcome.grpc_path), session.token)
+    except BaseException:
+        attach.close()
+        raise
+    return session
+
+
+def _open_relayed(
+    directory: Path, origin: str, broker: _embedded.EmbeddedBroker | None
+) -> Steps[Session]:
+    path = directory / f"uid-{os.geteuid()}" / "grpc.sock"
+    check_socket(path)
+    yield Dial(_target(str(path)), "")
+    request = pb.OpenSessionRequest(protocol_version=PROTOCOL_VERSION, origin=origin)
+    try:
+        event: pb.SessionEvent = yield OpenStream(request, CALL_SECONDS)
+        if event.WhichOneof("event") != "opened":
+            raise NetworkError("the service did not open a session")
+        session = Session(event.opened, directory, None, broker)
+        yield Dial(_target(str(path)), session.token)
+    except BaseException:
+        yield HangUp()
+        raise
+    return session
+
+
+def _target(path: str) -> str:
+    return "unix:" + quote(path)

@@ -1,0 +1,243 @@
+"""The asynchronous face: the same objects, with coroutines where the others block.
+
+    import model_loader as ml
+
+    async with await ml.aio.create_context() as context:
+        model = await ml.aio.MLModelLoader(context).load("model.tflite")
+        y = await model.compute(x)
+
+What is said of the blocking objects holds here too. A call whose task is cancelled ends at once;
+its computation is run to its end by the worker and its answer dropped, before the model's next
+call. Each object belongs to the event loop on which it was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from model_loader_wire.causes import Cause
+from model_loader_wire.limits import Limits
+
+from . import _connection, _context, _embedded, _loader, _model
+from ._async import AsyncDriver
+from ._load import inspect
+from ._model_core import ModelCore
+from ._options import ContextOptions, layers_tuple
+from ._session import open_session
+from ._source import Progress
+from ._values import Format, Lost, ModelRow
+from .errors import ConstraintError
+
+__all__ = [
+    "Connection",
+    "MLContext",
+    "MLModel",
+    "MLModelLoader",
+    "connect",
+    "create_context",
+    "embed",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _documented_by(blocking: Callable[..., Any]) -> Callable[[Function], Function]:
+    def take(function: Function) -> Function:
+        function.__doc__ = blocking.__doc__
+        return function
+
+    return take
+
+
+class _AsyncContextManager:
+    async def close(self) -> None:
+        """Close; closing twice is no error."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Connection(_connection.ConnectionFace, _AsyncContextManager):
+    """A connection to a service; see ``model_loader.Connection``."""
+
+    _driver: AsyncDriver
+
+    @_documented_by(_connection.Connection.formats)
+    async def formats(self) -> tuple[Format, ...]:
+        return await self._driver.run(self._session.formats())
+
+    @_documented_by(_connection.Connection.models)
+    async def models(self) -> tuple[ModelRow, ...]:
+        return await self._driver.run(self._session.models())
+
+    @_documented_by(_connection.Connection.inspect)
+    async def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:
+        return await self._driver.run(inspect(self._session, source, timeout))
+
+    @_documented_by(_connection.Connection.close)
+    async def close(self) -> None:
+        await self._driver.run(self._session.close(self._owned_broker))
+
+
+class MLContext(_context.ContextFace, _AsyncContextManager):
+    """Options for loading models; see ``model_loader.MLContext``."""
+
+    _connection: Connection
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the models are loaded through."""
+        return self._connection
+
+    @_documented_by(_context.MLContext.formats)
+    async def formats(self) -> tuple[Format, ...]:
+        self._check_open()
+        return await self._connection.formats()
+
+    @_documented_by(_context.MLContext.close)
+    async def close(self) -> None:
+        await self._connection._driver.run(self._close_models())
+        if self._owns_connection:
+            await self._connection.close()
+
+
+class MLModelLoader(_loader.LoaderFace, _AsyncContextManager):
+    """Loads models; see ``model_loader.MLModelLoader``."""
+
+    _context: MLContext
+
+    def __init__(self, context: MLContext) -> None:
+        super().__init__(context, MLContext)
+
+    @_documented_by(_loader.MLModelLoader.load)
+    async def load(
+        self,
+        source: Any,
+        *,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> MLModel:
+        driver = self._context.connection._driver
+        return MLModel(driver, await driver.run(self._load(source, timeout, on_progress)))
+
+    @_documented_by(_loader.MLModelLoader.close)
+    async def close(self) -> None:
+        self._closed = True
+
+
+class MLModel(_model.ModelFace, _AsyncContextManager):
+    """A model in a sandboxed process of its own; see ``model_loader.MLModel``.
+
+    Many tasks may use it: their calls take turns.
+    """
+
+    _driver: AsyncDriver
+
+    def __init__(self, driver: AsyncDriver, core: ModelCore) -> None:
+        super().__init__(driver, core)
+        core.on_end = lambda: driver.spawn(core.find_verdict())
+        if core.channel is not None and core.channel.has_ended():
+            core.on_end()
+
+    @_documented_by(_model.MLModel.compute)
+    async def compute(
+        self,
+        inputs: Any,
+        outputs: Any = None,
+        *,
+        signature: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        return await self._driver.run(self._core.compute(inputs, outputs, signature, timeout))
+
+    @_documented_by(_model.MLModel.reset)
+    async def reset(self, *, timeout: float | None = None) -> None:
+        await self._driver.run(self._core.reset(timeout))
+
+    @property
+    def lost(self) -> Lost | None:
+        """Why the model is lost, or None. The reason is "lost" for the moment between the worker's
+        end and the service's verdict.
+        """
+        core = self._core
+        ended = core.channel is not None and core.channel.has_ended()
+        if core.lost is None and ended and not core.closed:
+            return Lost(Cause.LOST, "the worker ended; the service is being asked why")
+        return core.lost
+
+    @_documented_by(_model.MLModel.close)
+    async def close(self) -> None:
+        await self._driver.run(self._core.close())
+
+
+@_documented_by(_connection.connect)
+async def connect(
+    address: str | os.PathLike[str] | None = None,
+    *,
+    origin: str | None = None,
+    relay: bool = False,
+) -> Connection:
+    driver = AsyncDriver()
+    return Connection(driver, await driver.run(open_session(address, origin, relay)), None)
+
+
+@_documented_by(_connection.embed)
+async def embed(
+    *, limits: Limits | None = None, runtime: str = "auto", origin: str | None = None
+) -> Connection:
+    driver = AsyncDriver()
+    broker = await asyncio.to_thread(_embedded.start, limits, runtime)
+    try:
+        session = await driver.run(open_session(None, origin, False, broker))
+    except BaseException:
+        broker.close()
+        raise
+    return Connection(driver, session, broker)
+
+
+@_documented_by(_context.create_context)
+async def create_context(
+    *,
+    device_preference: str = "auto",
+    power_preference: str = "auto",
+    model_format: str = "tflite",
+    num_threads: int = 0,
+    connection: Connection | None = None,
+    limits: Limits | None = None,
+    required_layers: Iterable[str] = (),
+) -> MLContext:
+    options = ContextOptions(
+        device_preference,
+        power_preference,
+        model_format,
+        num_threads,
+        limits,
+        layers_tuple(required_layers),
+    )
+    if connection is not None and not isinstance(connection, Connection):
+        raise ConstraintError(
+            "connection must come from model_loader.aio.connect() or embed(), not "
+            f"{type(connection).__name__}"
+        )
+    if connection is not None:
+        connection._session.check_usable()
+        return MLContext(connection, options, owns_connection=False)
+    made = await connect()
+    try:
+        return MLContext(made, options, owns_connection=True)
+    except BaseException:
+        await made.close()
+        raise
