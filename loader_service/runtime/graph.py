@@ -23,8 +23,9 @@ class Graph:
     def __init__(self, native: NativeInterpreter, subgraph: int, inputs: Iterable[int]) -> None:
         self._native = native
         self._subgraph = subgraph
+        self.is_primary = subgraph == 0
         # The call that a plain program makes for the primary subgraph is the one without a number.
-        self._allocated_as = -1 if subgraph == 0 else subgraph
+        self._allocated_as = -1 if self.is_primary else subgraph
         self.allocated = False
         self.answered: int | None = None
         """The signature whose outputs lie in the graph's tensors, if any do."""

@@ -8,8 +8,8 @@ from typing import TypeVar
 from loader_service.runtime.allocations import AllocationWatch
 from loader_service.runtime.engine import OutputTensor
 from loader_service.runtime.failures import (
-    DelegateFailed,
     InvalidInput,
+    LimitReached,
     ModelFailed,
     RuntimeFailure,
     Stage,
@@ -106,18 +106,22 @@ class Session:
         return [read_output(native, place) for place in called.outputs]
 
     def _prepare_first_shapes(self, signature: Signature) -> None:
-        """Allocate; where the inputs' sizes are open a failure stands over until they are given.
+        """Allocate; a failure that the caller may never meet stands over until the first call.
 
-        The sizes in the file are placeholders then, and need not fit the operators.
+        The plain libraries allocate the primary subgraph only, so a named signature that needs
+        what is not there (Flex operators that save a trained model) hinders nobody. And where the
+        inputs' sizes are open, those in the file are placeholders that need not fit the operators.
         """
-        if signature.graph.allocated:
+        graph = signature.graph
+        if graph.allocated:
             return
         try:
-            self._guarded(Stage.PREPARE, signature.graph.allocate)
-        except DelegateFailed:
+            self._guarded(Stage.PREPARE, graph.allocate)
+        except LimitReached:
             raise
-        except ModelFailed:
-            if not signature.resizable:
+        except RuntimeFailure as failure:
+            placeholders = type(failure) is ModelFailed and signature.resizable
+            if graph.is_primary and not placeholders:
                 raise
 
     def _check(self, signature: int, shapes: Sequence[tuple[int, ...]]) -> None:

@@ -246,6 +246,46 @@ def test_signatures_share_the_state(runtime: InterpreterRuntime) -> None:
     assert number(call(model, one, add)) == 1.5
 
 
+def test_a_signature_that_cannot_run_hinders_no_other(runtime: InterpreterRuntime) -> None:
+    """A model trained on a device has such: what saves it needs operators that are not there."""
+    writer = ModelWriter()
+    for key, code in (("infer", BuiltinOperator.ADD), ("save", "FlexSave")):
+        graph = writer.subgraph(key)
+        x = graph.input("x", TensorType.FLOAT32, (1,))
+        y = graph.tensor("y", TensorType.FLOAT32, (1,))
+        graph.operator(code, [x, x] if key == "infer" else [x], [y])
+        graph.output(y)
+        writer.signature(key, graph, {"x": x}, {"y": y})
+    model = load(runtime, writer.write())
+    infer, save = signature_number(model, "infer"), signature_number(model, "save")
+    one, two = [np.ones(1, np.float32)], [((1,), np.float32(2).tobytes())]
+    assert model.description.signatures[save].outputs[0].dimensions is None
+    assert call(model, one, infer) == two
+    with pytest.raises(UnsupportedModel, match="FlexSave"):
+        call(model, one, save)
+    assert call(model, one, infer) == two
+
+
+def test_placeholder_sizes_need_not_fit(runtime: InterpreterRuntime) -> None:
+    """Where sizes are open, those in the file may be ones that no operator takes."""
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    x = graph.input("x", TensorType.FLOAT32, (1,), shape_signature=(-1,))
+    pairs = graph.constant("pairs", np.array([-1, 2], np.int32))
+    y = graph.tensor("y", TensorType.FLOAT32, (1, 2), shape_signature=(-1, 2))
+    graph.operator(BuiltinOperator.RESHAPE, [x, pairs], [y])
+    graph.output(y)
+    content = writer.write()
+    with pytest.raises(RuntimeError):
+        Plain(runtime, content)
+    model = load(runtime, content)
+    for size in (4, 2):
+        value = np.arange(size, dtype=np.float32)
+        assert call(model, [value]) == [((size // 2, 2), value.tobytes())]
+    with pytest.raises(ModelFailed, match="RESHAPE"):
+        model.prepare_inputs(0, [(3,)])
+
+
 def test_reset_brings_back_variable_tensors(runtime: InterpreterRuntime) -> None:
     content = stateful.running_sum(3)
     model, plain = load(runtime, content), Plain(runtime, content)
