@@ -1,0 +1,193 @@
+"""The tables of the documentation that are made from the code.
+
+    python -m tests.docs.tables
+
+writes them anew between their markers; a test fails while they differ from the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from tests.docs.markdown import documents, name_of
+
+MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+
+Rows = Iterable[Sequence[str]]
+
+
+def table(heads: Sequence[str], rows: Rows) -> str:
+    """Lay out a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    """Mark text as code."""
+    return f"`{text}`"
+
+
+def causes() -> str:
+    """From cause to error to gRPC code."""
+    from model_loader_wire.causes import TABLE
+
+    return table(
+        ["cause", "error", "gRPC code", "when"],
+        (
+            [code(cause.value), code(outcome.error), code(outcome.grpc_code), outcome.meaning]
+            for cause, outcome in TABLE.items()
+        ),
+    )
+
+
+def data_types() -> str:
+    """The data types and what they are in NumPy."""
+    from model_loader._tensor import DTYPES
+    from model_loader_wire.data_types import DataType
+
+    special = {
+        DataType.UNKNOWN: ("`uint8`: the tensor's raw bytes, in one dimension", "–"),
+        DataType.STRING: ("`object`: elements are `bytes` (an extension)", "–"),
+    }
+    return table(
+        ["data type", "NumPy", "bytes an element"],
+        (
+            [
+                code(kind.api_name),
+                *special.get(kind, (code(DTYPES[kind].name), str(kind.element_size))),
+            ]
+            for kind in DataType
+        ),
+    )
+
+
+def _field_meanings(path: Path, name: str) -> dict[str, str]:
+    """Read the texts that follow the fields of a class."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (kind,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    found = {}
+    for field, text in zip(kind.body, kind.body[1:], strict=False):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def limits() -> str:
+    """The limits, their defaults and what they hold."""
+    from model_loader_wire import limits as module
+
+    meanings = _field_meanings(Path(module.__file__), "Limits")
+    rows = []
+    for field in fields(module.Limits):
+        default = getattr(module.DEFAULT_LIMITS, field.name)
+        shown = "none" if default is None else f"{default:,}"
+        rows.append([code(field.name), shown, meanings[field.name]])
+    return table(["limit", "default", "what it holds"], rows)
+
+
+def daemon_flags() -> str:
+    """The flags of model-loaderd that are no limits."""
+    from loader_service.broker.daemon import parser
+
+    rows = []
+    for action in parser()._actions:
+        flag = ", ".join(code(text) for text in action.option_strings)
+        if action.dest in _limit_names():
+            continue
+        values = action.metavar or ", ".join(map(str, action.choices or ()))
+        if action.dest == "directory":
+            # The default is the caller's own: the text tells both.
+            meaning = "where the sockets live"
+        else:
+            meaning = (action.help or "") % {"default": action.default, "prog": "model-loaderd"}
+        rows.append([flag, str(values), meaning])
+    return table(["flag", "values", "meaning"], rows)
+
+
+def _limit_names() -> set[str]:
+    from model_loader_wire.limits import Limits
+
+    return {field.name for field in fields(Limits)}
+
+
+def layers() -> str:
+    """The sandbox's layers."""
+    from loader_service.sandbox.layers import CGROUP_LAYERS, DESCRIPTIONS, MINIMUM
+
+    def kind(layer: object) -> str:
+        if layer in MINIMUM:
+            return "always: no worker starts without it"
+        return "by the broker, from outside" if layer in CGROUP_LAYERS else ""
+
+    return table(
+        ["layer", "what it does", "on"],
+        (
+            [code(layer.value), text, kind(layer) or "where the host gives it"]
+            for layer, text in DESCRIPTIONS.items()
+        ),
+    )
+
+
+def system_calls() -> str:
+    """What a worker may ask of the kernel."""
+    from loader_service.sandbox import policy
+
+    def said(action: policy.Action) -> str:
+        match action:
+            case policy.Allow():
+                return "allowed"
+            case policy.Fail(error):
+                return f"fails ({errno.errorcode[error]})"
+            case policy.Kill():
+                return "kills"
+
+    rows = []
+    for rule in policy.WORKER_SYSTEM_CALLS:
+        outcome = said(rule.otherwise)
+        if rule.cases:
+            named = dict.fromkeys(said(case.action) for case in rule.cases)
+            outcome = f"{' or '.join(named)} by its arguments, else {outcome}"
+        rows.append([code(rule.name), outcome, rule.reason])
+    rows.append(["every other", said(policy.UNLISTED), "no rule is a no"])
+    return table(["system call", "what happens", "why"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "causes": causes,
+    "data-types": data_types,
+    "limits": limits,
+    "daemon-flags": daemon_flags,
+    "layers": layers,
+    "system-calls": system_calls,
+}
+
+
+def renewed(text: str) -> str:
+    """Return a document with its tables made anew; raises KeyError for one nobody makes."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[4]}", text)
+
+
+def main() -> int:
+    """Write every table anew; says which documents changed."""
+    for document in documents():
+        text = document.read_text(encoding="utf-8")
+        new = renewed(text)
+        if new != text:
+            document.write_text(new, encoding="utf-8")
+            print(f"{name_of(document)}: tables renewed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""The tables that are made from the code are what the code says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import documents, name_of
+from tests.docs.tables import MARKED, TABLES, renewed
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_the_tables_of_a_document_are_the_codes(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert renewed(text) == text, "python -m tests.docs.tables writes them anew"
+    assert text.count("<!-- table:") == len(MARKED.findall(text))
+
+
+def test_every_table_is_shown_once() -> None:
+    shown = Counter(
+        found[2]
+        for document in documents()
+        for found in MARKED.finditer(document.read_text(encoding="utf-8"))
+    )
+    assert shown == Counter(TABLES)
+
+
+def test_a_changed_table_is_noticed() -> None:
+    text = "<!-- table: causes -->\n\n| old |\n\n<!-- end of table -->\n"
+    assert "out-of-memory" in renewed(text)
