@@ -1,0 +1,157 @@
+"""`model-loader doctor`: what this host gives a sandbox, and how to get the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ..checks.daemon import Daemon, look_for_daemon
+from ..checks.host import Host, container_advice, look_at_host
+from ..checks.layers import ProbeFailed, TriedLayer, try_layers
+from ..checks.runtimes import InstalledRuntime, look_at_runtimes
+from ..checks.trial import Trial, try_model
+from ..exits import Exit
+from ..options import address_option, json_option
+from ..terminal import BAD, DIM, HEAD, OFF, ON, console, print_json, safe, styled
+
+EPILOG = """\b
+Examples:
+  model-loader doctor
+  model-loader doctor --json | jq '.layers[] | select(.available | not)'
+\b
+The exit status is 0 when models run here with the minimum of isolation at least, else 1.
+"""
+
+MARKS = {True: ("yes", ON), False: ("no ", OFF)}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that was found."""
+
+    host: Host
+    layers: Sequence[TriedLayer]
+    problem: str
+    """Why the layers could not be tried, or ""."""
+    runtimes: Sequence[InstalledRuntime]
+    daemon: Daemon
+    trial: Trial
+
+    @property
+    def fit(self) -> bool:
+        """Whether the minimum is there and a model ran."""
+        minimum = all(layer.available for layer in self.layers if layer.needed)
+        return bool(self.layers) and minimum and self.trial.works
+
+    def to_json(self) -> dict[str, Any]:
+        """The diagnosis as a JSON-able object."""
+        return {
+            "ok": self.fit,
+            "host": asdict(self.host),
+            "layers": [asdict(layer) for layer in self.layers],
+            "problem": self.problem,
+            "runtimes": [asdict(runtime) for runtime in self.runtimes],
+            "daemon": asdict(self.daemon),
+            "trial": asdict(self.trial),
+            "advice": self.advice(),
+        }
+
+    def advice(self) -> str:
+        """What to change about a container that withholds layers, or ""."""
+        withheld = any(not layer.available for layer in self.layers)
+        return container_advice(self.host.container) if withheld else ""
+
+
+@click.command(epilog=EPILOG)
+@address_option
+@json_option
+def doctor(address: str | None, as_json: bool) -> int:
+    """Try each layer of the sandbox for real, and say what is missing and how to get it."""
+    diagnosis = diagnose(address)
+    if as_json:
+        print_json(diagnosis.to_json())
+    else:
+        show(console(), diagnosis)
+    return Exit.OK if diagnosis.fit else Exit.FAILED
+
+
+def diagnose(address: str | None) -> Diagnosis:
+    """Look at everything; nothing that is missing stops it."""
+    host = look_at_host()
+    if not host.is_linux:
+        problem = (
+            "Model Loader isolates models with mechanisms of the Linux kernel: on "
+            f"{host.system} it works only inside a Linux container or virtual machine"
+        )
+        return Diagnosis(host, (), problem, (), Daemon(None, "", problem), Trial(False, problem))
+    layers: Sequence[TriedLayer] = ()
+    problem = ""
+    try:
+        layers = try_layers()
+    except ProbeFailed as error:
+        problem = str(error)
+    return Diagnosis(
+        host, layers, problem, look_at_runtimes(), look_for_daemon(address), try_model()
+    )
+
+
+def show(screen: Console, diagnosis: Diagnosis) -> None:
+    """Print the diagnosis for people."""
+    host = diagnosis.host
+    where = f", in a {host.container} container" if host.container else ""
+    who = "root" if host.uid == 0 else f"uid {host.uid}"
+    line = f"{host.system} {host.kernel} on {host.machine}{where}, {who}, Python {host.python}"
+    screen.print(styled((safe(line), DIM)), soft_wrap=True)
+    _show_layers(screen, diagnosis)
+    screen.print(styled("\n", ("Runtimes", HEAD)))
+    for runtime in diagnosis.runtimes:
+        detail = runtime.version or runtime.detail
+        _show_line(screen, bool(runtime.version), runtime.name, detail, runtime.remedy)
+    screen.print(styled("\n", ("Service", HEAD)))
+    daemon = diagnosis.daemon
+    _show_line(screen, daemon.directory is not None, "running service", daemon.detail, "")
+    trial = diagnosis.trial
+    _show_line(screen, trial.works, "a model in a sandbox", trial.detail, "")
+    screen.print()
+    _show_verdict(screen, diagnosis)
+
+
+def _show_layers(screen: Console, diagnosis: Diagnosis) -> None:
+    screen.print(styled("\n", ("Layers of the sandbox", HEAD)))
+    if diagnosis.problem:
+        screen.print(styled((safe(diagnosis.problem), BAD)), soft_wrap=True)
+    for layer in diagnosis.layers:
+        name = f"{layer.name} (needed)" if layer.needed else layer.name
+        detail = layer.detail or layer.meaning
+        _show_line(screen, layer.available, name, detail, layer.remedy, needed=layer.needed)
+
+
+def _show_line(
+    screen: Console, good: bool, name: str, detail: str, remedy: str, *, needed: bool = False
+) -> None:
+    mark, colour = MARKS[good]
+    if needed and not good:
+        colour = BAD
+    screen.print(
+        styled("  ", (mark, colour), f"  {safe(name):<28}  ", (safe(detail), DIM)), soft_wrap=True
+    )
+    if remedy and not good:
+        screen.print(styled(f"       to get it: {safe(remedy)}"), soft_wrap=True)
+
+
+def _show_verdict(screen: Console, diagnosis: Diagnosis) -> None:
+    advice = diagnosis.advice()
+    if advice:
+        screen.print(styled(("In this container: ", HEAD), advice), soft_wrap=True)
+    withheld = [layer.name for layer in diagnosis.layers if not layer.available]
+    if not diagnosis.fit:
+        verdict = styled(("Models cannot run here yet: see above.", BAD))
+    elif withheld:
+        verdict = styled(("Models run here, ", ON), f"without these layers: {', '.join(withheld)}.")
+    else:
+        verdict = styled(("Models run here, behind every layer.", ON))
+    screen.print(verdict, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The parts of `model-loader demo`: digits, pictures, cost, attacks."""

@@ -1,0 +1,75 @@
+"""The service behind a command: the one that runs, or a private one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import model_loader as ml
+from model_loader._address import addresses, require_linux
+from model_loader_wire.limits import DEFAULT_LIMITS
+
+from .exits import NoService
+
+
+@contextmanager
+def service(
+    address: str | None,
+    *,
+    runtime: str = "auto",
+    limits: ml.Limits | None = None,
+    private: bool = False,
+) -> Iterator[ml.Connection]:
+    """Connect to the service that a program would use; a private one ends with the block.
+
+    A runtime by name, and limits above the usual ones, need a `private` service.
+    Raises NoService where there is none and none can be started.
+    """
+    try:
+        if address is None and (private or runtime != "auto" or _above_usual(limits)):
+            connection = ml.embed(limits=limits, runtime=runtime)
+        else:
+            connection = ml.connect(address)
+    except (ml.ConstraintError, ml.SecurityError):
+        raise
+    except ml.ModelLoaderError as error:
+        raise NoService(error.message) from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running_service(address: str | None) -> Iterator[tuple[Path, ml.Connection]]:
+    """Connect to a service that runs already; raises NoService where there is none."""
+    require_linux()
+    candidates = addresses(address)
+    reasons = []
+    for candidate in candidates:
+        if not candidate.explicit and not candidate.directory.is_dir():
+            continue
+        try:
+            connection = ml.connect(candidate.directory)
+        except ml.NetworkError as error:
+            reasons.append(error.message)
+            continue
+        with connection:
+            yield candidate.directory, connection
+        return
+    if candidates[0].explicit and reasons:
+        raise NoService(reasons[0])
+    looked = " and ".join(str(candidate.directory) for candidate in candidates)
+    raise NoService(
+        f"no Model Loader service is running (looked in {looked}); start one with: model-loaderd"
+    )
+
+
+def _above_usual(limits: ml.Limits | None) -> bool:
+    """Whether a limit is higher than a private service has unless it is told so."""
+    usual = DEFAULT_LIMITS.set_values()
+    return any(
+        value > usual.get(name, value)
+        for name, value in (limits or ml.Limits()).set_values().items()
+    )
