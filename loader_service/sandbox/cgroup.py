@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal, Self
 
-from loader_service.sandbox import cgroup_mounts, cgroup_v1, cgroup_v2
+from loader_service.sandbox import cgroup_mounts, cgroup_v1, cgroup_v2, delegate
 from loader_service.sandbox.layers import Layer
 
 Controller = Literal["memory", "pids", "cpu"]
@@ -195,7 +195,7 @@ class Tree:
         self._remove_busy()
         return path not in self._busy
 
-    def close(self, patience_seconds: float = 1.0) -> bool:
+    def remove(self, patience_seconds: float = 1.0) -> bool:
         """Kill what is left in the tree and remove it; waits as long as that for it to die.
 
         Returns whether all of it is gone. On version 2 the broker itself stays in its leaf.
@@ -214,7 +214,7 @@ class Tree:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        self.remove()
 
     def _apply(self, path: str, limits: GroupLimits) -> None:
         if limits.memory_bytes is not None and "memory" in self.roots:
@@ -241,8 +241,16 @@ def discover() -> Tree | None:
     """Make this broker's tree where the host lets it; `None` where it lets nothing be limited.
 
     Trees of brokers that are gone are removed on the way. On version 2 this process and its
-    children move into a leaf, because a cgroup with processes cannot have limited children.
+    children move into a leaf, because a cgroup with processes cannot have limited children. Where
+    nothing is writable, systemd is asked for a cgroup that is; without systemd this costs nothing.
     """
+    tree = _discover_own()
+    if tree is None and delegate.move_to_own_scope():
+        tree = _discover_own()
+    return tree
+
+
+def _discover_own() -> Tree | None:
     own = cgroup_mounts.own_cgroups()
     tree = None
     if own.version_2 is not None:
@@ -268,7 +276,7 @@ def discover_version_1(own: Mapping[str, Path]) -> Tree | None:
     tree = Tree(cgroup_v1, roots)
     if tree.layers:
         return tree
-    tree.close()
+    tree.remove()
     return None
 
 
