@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -20,6 +21,9 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 LENGTH = struct.Struct("<I")
 MESSAGE_LENGTH = 65536
 CREDENTIALS = struct.Struct("iII")
+ACCEPT_PAUSE_SECONDS = 0.1
+
+log = logging.getLogger("model_loader.attach")
 
 Welcome = Callable[[Session], Awaitable[attach.Welcome]]
 
@@ -43,7 +47,13 @@ class AttachServer:
         """Accept until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(self._socket)
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                # Out of descriptors, or a client that left while it was being accepted.
+                log.warning("a client could not be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
             if len(self._tasks) >= self._settings.attach_connections:
                 connection.close()
                 continue

@@ -88,6 +88,7 @@ class Loading:
             deadline.worker = worker = await self._spawn(session, header, limits, Task.LOAD)
             digest = await self._upload(worker, header, limits, parts)
             description = await self._description(worker)
+            worker.serving = True
             if session.closed:
                 raise refuse(Cause.CANCELLED, "the session was closed while the model was loading")
             model = Model(
@@ -101,6 +102,9 @@ class Loading:
             if header.relayed:
                 model.relay = Relay(model.take_channel(), worker, description, limits)
             self._sessions.add(session, model)
+        if model.relay is None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._settings.claim_seconds, _close_unclaimed, worker)
         return model
 
     async def _spawn(
@@ -215,6 +219,12 @@ class _Deadline:
             raise Refusal(late) from None
         if kind is not None and self.worker is not None:
             self.worker.kill(Failure(Cause.CANCELLED, "the load was given up"))
+
+
+def _close_unclaimed(worker: Worker) -> None:
+    """End a model whose caller left between the load and taking the channel."""
+    if worker.channel is not None:
+        worker.kill(Failure(Cause.CANCELLED, "nobody asked for the model's channel"))
 
 
 async def _header(parts: Parts) -> pb.LoadHeader:

@@ -31,6 +31,8 @@ class Settings:
     """Between two looks at whether a worker still answers."""
     verdict_seconds: float = 2
     """Longest wait for a dying process to be dead."""
+    claim_seconds: float = 60
+    """A model whose channel nobody asked for by then is closed."""
     attach_connections: int = 256
     """Connections to the attach socket at a time."""
     handshake_seconds: float = 5

@@ -96,7 +96,14 @@ class Supervisor:
             output_bytes=limits.output_bytes or 0,
             model_size=model_size,
         )
-        worker = await self._born(owner, limits, tasks)
+        # A birth goes on to its end even if the caller leaves in the middle: the zygote answers in
+        # order, and a process that exists needs somebody who ends it.
+        birth = asyncio.create_task(self._birth(owner, limits, tasks))
+        try:
+            worker = await asyncio.shield(birth)
+        except asyncio.CancelledError:
+            birth.add_done_callback(_end_unwanted)
+            raise
         try:
             async with asyncio.timeout(self._settings.spawn_seconds):
                 await worker.begin(go)
@@ -106,6 +113,15 @@ class Supervisor:
                 raise Refusal(await worker.ended) from None
             raise
         return worker
+
+    async def _birth(self, owner: Owner, limits: Limits, tasks: int) -> Worker:
+        """Make a process; a zygote that died is replaced once."""
+        for _ in range(2):
+            try:
+                return await self._born(owner, limits, tasks)
+            except ZygoteGone:
+                self._zygotes.pop(owner.principal).kill()
+        raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
 
     async def _born(self, owner: Owner, limits: Limits, tasks: int) -> Worker:
         """Fork the process and put it into its cgroup; it touches nothing until GO."""
@@ -123,9 +139,8 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         client, channel = socket.socketpair()
         try:
-            pid = await self._fork(
-                owner, Spawn(uid), (words_writing, theirs.fileno(), channel.fileno())
-            )
+            zygote = await self._zygote_of(owner.principal)
+            pid = await zygote.spawn(Spawn(uid), (words_writing, theirs.fileno(), channel.fileno()))
         except BaseException:
             ours.close()
             client.close()
@@ -145,16 +160,6 @@ class Supervisor:
         if uid is not None:
             self._worker_uids[pid] = uid
         return worker
-
-    async def _fork(self, owner: Owner, order: Spawn, descriptors: tuple[int, int, int]) -> int:
-        for _ in range(2):
-            zygote = await self._zygote_of(owner.principal)
-            try:
-                return await zygote.spawn(order, descriptors)
-            except ZygoteGone:
-                zygote.kill()
-                self._zygotes.pop(owner.principal, None)
-        raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
 
     async def _zygote_of(self, principal: int) -> Zygote:
         zygote = self._zygotes.get(principal)
@@ -214,6 +219,11 @@ class Supervisor:
             zygote.kill()
         if self._tree is not None:
             self._tree.remove()
+
+
+def _end_unwanted(birth: asyncio.Task[Worker]) -> None:
+    if not birth.cancelled() and birth.exception() is None:
+        birth.result().kill(Failure(Cause.CANCELLED, "nobody waits for this worker any more"))
 
 
 def _hold_memory(worker: Worker) -> None:

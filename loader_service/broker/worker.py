@@ -62,6 +62,8 @@ class Worker:
         self.group = group
         self.limits = limits
         self.calls = 0
+        self.serving = False
+        """Whether the model is loaded: until then the load's own deadline holds, and no ping."""
         self.layers: tuple[str, ...] = ()
         self.missing: dict[str, str] = {}
         self.ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
@@ -80,7 +82,10 @@ class Worker:
 
     async def begin(self, go: Go) -> None:
         """Send GO and wait until the worker has locked itself down."""
-        reader, self._writer = await asyncio.open_connection(sock=self._control, limit=1 << 20)
+        try:
+            reader, self._writer = await asyncio.open_connection(sock=self._control, limit=1 << 20)
+        except (OSError, ValueError):
+            raise Refusal(await self.ended) from None
         self._reading = asyncio.create_task(self._read(reader))
         await self._send(pack_fields(Message.GO, go.to_fields()))
         fields = await self.expect(Message.READY)
@@ -163,7 +168,7 @@ class Worker:
 
     def ping(self) -> None:
         """Look whether the worker answers: one that is silent for too long is ended."""
-        if self._writer is None or self.ended.done():
+        if self._writer is None or not self.serving or self.ended.done():
             return
         now = time.monotonic()
         seconds = self.limits.compute_seconds or 0

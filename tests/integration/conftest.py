@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import model_loader as ml
 import pytest
 
+import model_loader as ml
 from loader_service.runtime.runtimes import installed_runtimes
 
 RUNTIMES = [runtime.name for runtime in installed_runtimes()]

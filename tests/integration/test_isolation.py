@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import model_loader as ml
 import numpy as np
 import psutil
 import pytest
 
+import model_loader as ml
 from loader_service.writer import small
 
 from .conftest import broker_pid
@@ -67,7 +67,8 @@ def test_a_worker_has_five_descriptors_and_an_empty_root(connection: ml.Connecti
     if os.geteuid() != 0:
         pytest.skip("only root may read the descriptors of a process that is not dumpable")
     with ml.create_context(connection=connection) as context:
-        pid = ml.MLModelLoader(context).load(small.add()).isolation.worker_pid
+        model = ml.MLModelLoader(context).load(small.add())
+        pid = model.isolation.worker_pid
         descriptors = {
             int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()
         }
@@ -104,7 +105,8 @@ def test_the_workers_process_never_loads_grpc_or_protobuf(connection: ml.Connect
     if os.geteuid() != 0:
         pytest.skip("only root may read the mappings of a process that is not dumpable")
     with ml.create_context(connection=connection) as context:
-        pid = ml.MLModelLoader(context).load(small.add()).isolation.worker_pid
+        model = ml.MLModelLoader(context).load(small.add())
+        pid = model.isolation.worker_pid
         maps = Path(f"/proc/{pid}/maps").read_text()
     assert "cygrpc" not in maps
     assert "_upb" not in maps
