@@ -56,6 +56,12 @@ class ConnectionFace:
         return self._session.broker is not None
 
     @property
+    def broker_pid(self) -> int | None:
+        """The process id of the embedded service, or None for a daemon."""
+        broker = self._session.broker
+        return None if broker is None else broker.pid
+
+    @property
     def relayed(self) -> bool:
         """Whether tensors go through the broker instead of a direct channel."""
         return self._session.relayed
