@@ -40,11 +40,19 @@ SHOWN_SCALES = 16
 """Scales of a tensor quantized by channel that are shown; the rest is counted."""
 SHOWN_LINES = 10
 SHOWN_LINE_LENGTH = 200
+SHOWN_LABELS = 10_000
+"""Lines of a file of labels: all of them, in any honest model, for they name the outputs."""
 _TEXT_BYTES = 4096
+_LABEL_BYTES = 256 << 10
+"""Of all files of labels together."""
 _METADATA_BYTES = 4 << 20
 
 _TYPE_NAMES = {int(tensor_type): tensor_type.name for tensor_type in TensorType}
 _OPERATOR_NAMES = {int(operator): operator.name for operator in BuiltinOperator}
+_LABEL_KINDS = {
+    AssociatedFileType.TENSOR_AXIS_LABELS.name,
+    AssociatedFileType.TENSOR_VALUE_LABELS.name,
+}
 _FILE_KINDS = {int(kind): kind.name for kind in AssociatedFileType}
 
 
@@ -256,27 +264,33 @@ def _associated_files(
     except MalformedModel as error:
         remarks.append(cut(f"packed files left out: {error}"))
         return ()
+    label_bytes = _LABEL_BYTES
     for file in files:
+        kind = kinds.get(file.name, AssociatedFileType.UNKNOWN.name)
         try:
-            lines = _first_lines(file, data)
+            if kind in _LABEL_KINDS and file.size <= label_bytes:
+                label_bytes -= file.size
+                lines = _first_lines(file, data, file.size, SHOWN_LABELS)
+            else:
+                lines = _first_lines(file, data, _TEXT_BYTES, SHOWN_LINES)
         except MalformedModel as error:
             remarks.append(cut(f"content left out: {error}"))
             lines = ()
-        kind = kinds.get(file.name, AssociatedFileType.UNKNOWN.name)
         summaries.append(AssociatedFileSummary(file.name, file.size, kind, lines))
     return tuple(summaries)
 
 
-def _first_lines(file: PackedFile, data: bytes) -> tuple[str, ...]:
-    """The first lines of a text; nothing of what does not look like one."""
-    content = file.read(data, _TEXT_BYTES)
+def _first_lines(file: PackedFile, data: bytes, size: int, count: int) -> tuple[str, ...]:
+    """The first `count` lines within `size` bytes; nothing of what does not look like a text."""
+    content = file.read(data, size) if size else b""
     if b"\0" in content:
         return ()
-    text = content.decode("utf-8", "ignore" if len(content) == _TEXT_BYTES else "replace")
+    cut_off = len(content) == size < file.size
+    text = content.decode("utf-8", "ignore" if cut_off else "replace")
     if "\N{REPLACEMENT CHARACTER}" in text:
         return ()
     lines = text.splitlines()
-    if len(content) == _TEXT_BYTES and len(lines) > 1:
+    if cut_off and len(lines) > 1:
         # The last line may be cut in the middle.
         lines.pop()
-    return tuple(cut(line, SHOWN_LINE_LENGTH) for line in lines[:SHOWN_LINES])
+    return tuple(cut(line, SHOWN_LINE_LENGTH) for line in lines[:count])

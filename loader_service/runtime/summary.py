@@ -91,7 +91,7 @@ class AssociatedFileSummary:
     kind: str
     """`AssociatedFileType` by name; `UNKNOWN` where the metadata does not mention the file."""
     lines: tuple[str, ...]
-    """The first lines, where it is text."""
+    """The first lines, where it is text; all lines of a file of labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,13 +159,25 @@ def test_an_archive_with_offsets_of_its_own_is_read_too() -> None:
     assert file.lines == ("zero",)
 
 
-def test_long_lists_of_labels_are_cut() -> None:
-    lines = "".join(f"label {number}\n" for number in range(10_000))
-    packed = _packed(small.add(), {"labels.txt": lines.encode(), "long.txt": b"x" * 100_000})
-    labels, long = inspect_model(packed).associated_files
-    assert labels.lines == tuple(f"label {number}" for number in range(inspection.SHOWN_LINES))
+def test_long_texts_are_cut() -> None:
+    lines = "".join(f"line {number}\n" for number in range(10_000))
+    packed = _packed(small.add(), {"lines.txt": lines.encode(), "long.txt": b"x" * 100_000})
+    text, long = inspect_model(packed).associated_files
+    assert text.lines == tuple(f"line {number}" for number in range(inspection.SHOWN_LINES))
     (line,) = long.lines
     assert len(line) == inspection.SHOWN_LINE_LENGTH
+
+
+def test_files_of_labels_are_told_whole_unless_they_are_very_long() -> None:
+    model = _model_with_metadata().write()
+    lines = tuple(f"label {number}" for number in range(2000))
+    (labels,) = inspect_model(
+        _packed(model, {"labels.txt": "\n".join(lines).encode()})
+    ).associated_files
+    assert labels.lines == lines
+    bomb = b"label\n" * (1 << 20)
+    (labels,) = inspect_model(_packed(model, {"labels.txt": bomb})).associated_files
+    assert labels.lines == ("label",) * inspection.SHOWN_LINES
 
 
 def test_a_zip_bomb_is_not_unpacked() -> None:
