@@ -1,0 +1,1 @@
+"""The client, against a service made of threads; the real one is in `tests/integration`."""
