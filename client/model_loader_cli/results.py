@@ -23,12 +23,19 @@ LISTED_VALUES = 10_000
 FILE_NAME_LENGTH = 100
 
 
+Scale = tuple[float, int]
+"""Scale and zero point of a quantized output: real = scale * (value - zero point)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One of the largest values of an output."""
 
     index: int
-    value: float
+    value: int | float
+    """As the model gave it."""
+    real: float
+    """What it stands for: another number only where the output is quantized."""
     label: str | None
 
 
@@ -54,33 +61,71 @@ class Result:
             "shape": list(self.array.shape),
             "values": listed,
             "top": [
-                {"index": entry.index, "value": entry.value, "label": entry.label}
+                {
+                    "index": entry.index,
+                    "value": entry.value,
+                    "real": entry.real,
+                    "label": entry.label,
+                }
                 for entry in self.top
             ],
         }
 
 
 def results_of(
-    outputs: Mapping[str, Any], tensors: Sequence[MLTensorInfo], *, count: int, labels: Labels
+    outputs: Mapping[str, Any],
+    tensors: Sequence[MLTensorInfo],
+    *,
+    count: int,
+    labels: Labels = (),
+    scales: Sequence[Scale | None] | None = None,
 ) -> list[Result]:
     """Pair the outputs with what the model declared, and rank `count` values of each vector."""
     results = []
-    for tensor in tensors:
+    for tensor, scale in zip(tensors, scales or [None] * len(tensors), strict=True):
         array = np.asarray(outputs[tensor.name])
-        top = ranked(array, count, labels) if _is_vector(array) else ()
+        top = ranked(array, count, labels, scale) if count and _is_vector(array) else ()
         results.append(Result(tensor.name, tensor.data_type, array, top))
     return results
 
 
-def ranked(array: Array, count: int, labels: Labels) -> tuple[Ranked, ...]:
+def output_scales(
+    summary: Mapping[str, Any], signature: str | None, tensors: Sequence[MLTensorInfo]
+) -> list[Scale | None]:
+    """Say how each output is quantized, from what `inspect` told of the file."""
+    if signature is None:
+        found = [tensor["quantization"] for tensor in summary["subgraphs"][0]["outputs"]]
+    else:
+        ports = {
+            port["name"]: port["tensor"]["quantization"]
+            for known in summary["signatures"]
+            if known["key"] == signature
+            for port in known["outputs"]
+        }
+        found = [ports.get(tensor.name) for tensor in tensors]
+    if len(found) != len(tensors):
+        return [None] * len(tensors)
+    return [_scale(values) for values in found]
+
+
+def ranked(
+    array: Array, count: int, labels: Labels = (), scale: Scale | None = None
+) -> tuple[Ranked, ...]:
     """Return the `count` largest values, the first of equal ones first."""
     flat = array.reshape(-1)
     # Not the reversed order of argsort, which would turn equal values around.
     keys = -flat.astype(np.float64) if flat.dtype.kind in "fb" else -flat.astype(np.int64)
     order = np.argsort(keys, kind="stable")[:count]
     named = fits(labels, array.shape)
+    factor, zero_point = scale or (1.0, 0)
     return tuple(
-        Ranked(int(place), float(flat[place]), labels[place] if named else None) for place in order
+        Ranked(
+            int(place),
+            flat[place].item(),
+            (flat[place].item() - zero_point) * factor,
+            labels[place] if named else None,
+        )
+        for place in order
     )
 
 
@@ -111,6 +156,13 @@ def file_name(name: str, taken: set[str]) -> str:
         result, number = f"{plain}-{number}", number + 1
     taken.add(result.lower())
     return result
+
+
+def _scale(values: Mapping[str, Any] | None) -> Scale | None:
+    if values is None or values["count"] != 1 or len(values["zero_point"]) != 1:
+        return None
+    scale = values["scale"][0]
+    return (scale, values["zero_point"][0]) if isinstance(scale, float) else None
 
 
 def _is_vector(array: Array) -> bool:

@@ -78,6 +78,16 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return result
 
 
+def print_facts(screen: Console, facts: Iterable[tuple[str, object]]) -> None:
+    """Print names and values, a line each; values that are no `Text` are made safe."""
+    pairs = list(facts)
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        line = Text(f"  {name:<{width}}  ", DIM)
+        line.append_text(value if isinstance(value, Text) else Text(safe(value), ""))
+        screen.print(line, soft_wrap=True)
+
+
 def add_row(to: Table, *cells: object) -> None:
     """Add a row; cells that are no `Text` are made safe."""
     to.add_row(*(cell if isinstance(cell, Text) else Text(safe(cell)) for cell in cells))

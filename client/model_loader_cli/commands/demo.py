@@ -37,7 +37,7 @@ PROMISED = 0.97
 SHOWN = 8
 SHOWN_WRONG = 2
 """Of the shown digits, how many the model got wrong, where there are any."""
-WIDEST = 100
+WIDEST = 80
 
 EPILOG = """\b
 Examples:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from model_loader_wire.causes import MESSAGE_LENGTH
+
 from ..exits import Exit
 from ..options import address_option, json_option, model_argument, timeout_option
 from ..service import service
@@ -21,6 +23,7 @@ from ..terminal import (
     add_row,
     console,
     in_bytes,
+    print_facts,
     print_json,
     safe,
     styled,
@@ -37,6 +40,8 @@ The exit status is 0 when the file could be read, also if the runtime does not t
 """
 
 Values = Mapping[str, Any]
+Ports = Sequence[tuple[str, Values]]
+"""Inputs or outputs: the names that callers use, and the tensors behind them."""
 
 SHOWN_LINES = 3
 """Lines of a packed file that are shown."""
@@ -64,63 +69,63 @@ def inspect(model: Path, timeout: float | None, address: str | None, as_json: bo
 def _show(screen: Console, path: Path, summary: Values) -> None:
     file = summary["file"]
     screen.print(styled((safe(path.name), HEAD)), soft_wrap=True)
-    facts = table("", "")
-    facts.show_header = False
-    add_row(facts, "size", in_bytes(summary["size"]))
-    add_row(facts, "sha256", summary["sha256"])
-    add_row(facts, "schema version", file["schema_version"])
+    facts: list[tuple[str, object]] = [
+        ("size", in_bytes(summary["size"])),
+        ("sha256", summary["sha256"]),
+        ("schema version", file["schema_version"]),
+    ]
     for name in ("description", "minimum_runtime_version"):
         if file[name]:
-            add_row(facts, name.replace("_", " "), file[name])
-    _add_verdict(facts, summary)
-    add_row(facts, "read behind", f"{len(summary['isolation']['layers'])} layers")
-    screen.print(facts)
-    for index, graph in enumerate(file["subgraphs"]):
-        if index and not (graph["inputs"] or graph["outputs"]):
-            continue
-        title = "" if len(file["subgraphs"]) == 1 else f"Subgraph {index} {safe(graph['name'])}: "
-        _show_tensors(screen, f"{title}Inputs", [(t["name"], t) for t in graph["inputs"]])
-        _show_tensors(screen, f"{title}Outputs", [(t["name"], t) for t in graph["outputs"]])
+            facts.append((name.replace("_", " "), file[name]))
+    if len(file["subgraphs"]) > 1:
+        facts.append(("subgraphs", len(file["subgraphs"])))
+    facts += _verdict(summary)
+    facts.append(("read behind", f"{len(summary['isolation']['layers'])} layers"))
+    print_facts(screen, facts)
+    for graph in file["subgraphs"][:1]:
+        _show_tensors(
+            screen,
+            "Tensors",
+            [(tensor["name"], tensor) for tensor in graph["inputs"]],
+            [(tensor["name"], tensor) for tensor in graph["outputs"]],
+        )
     for signature in file["signatures"]:
-        title = f"Signature {safe(signature['key'])} (subgraph {signature['subgraph']})"
-        for side in ("inputs", "outputs"):
-            ports = [(port["name"], port["tensor"]) for port in signature[side]]
-            _show_tensors(screen, f"{title}: {side}", ports)
+        _show_tensors(
+            screen,
+            f"Signature {safe(signature['key'])}",
+            [(port["name"], port["tensor"]) for port in signature["inputs"]],
+            [(port["name"], port["tensor"]) for port in signature["outputs"]],
+        )
     _show_operators(screen, file["operators"])
     _show_metadata(screen, file)
     for remark in file["remarks"]:
         screen.print(styled((f"remark: {safe(remark)}", DIM)), soft_wrap=True)
 
 
-def _add_verdict(facts: Any, summary: Values) -> None:
+def _verdict(summary: Values) -> list[tuple[str, object]]:
     """Say whether the runtime takes the model, and with which kernels."""
-    if summary["loads"]:
-        verdict = f"yes, by {safe(summary['runtime'])} with {safe(summary['kernels'])} kernels"
-        add_row(facts, "loads", styled((verdict, ON)))
-        if summary["note"]:
-            add_row(facts, "note", summary["note"])
-    else:
+    if not summary["loads"]:
         failure = summary["failure"] or {"cause": "unknown", "message": ""}
         said = f"no: {failure['message']} ({failure['cause']})"
-        add_row(facts, "loads", styled((safe(said), BAD)))
+        return [("loads", styled((safe(said, MESSAGE_LENGTH), BAD)))]
+    said = f"yes, by {summary['runtime']} with {summary['kernels']} kernels"
+    facts: list[tuple[str, object]] = [("loads", styled((safe(said), ON)))]
+    return [*facts, ("note", summary["note"])] if summary["note"] else facts
 
 
-def _show_tensors(screen: Console, title: str, tensors: Sequence[tuple[str, Values]]) -> None:
+def _show_tensors(screen: Console, title: str, inputs: Ports, outputs: Ports) -> None:
     screen.print()
     screen.print(styled((title, HEAD)), soft_wrap=True)
-    if not tensors:
+    if not inputs and not outputs:
         screen.print("  none")
         return
-    rows = table("name", "type", "shape", "quantization")
-    for name, tensor in tensors:
-        shape = tensor["shape_signature"] or tensor["shape"]
-        add_row(
-            rows,
-            name or "(no name)",
-            str(tensor["type"]).lower(),
-            shown_shape(shape),
-            _quantization(tensor["quantization"]),
-        )
+    quantized = any(tensor["quantization"] for _, tensor in [*inputs, *outputs])
+    rows = table("", "name", "type", "shape", *(["quantization"] if quantized else []))
+    for side, ports in (("in", inputs), ("out", outputs)):
+        for name, tensor in ports:
+            shape = tensor["shape_signature"] or tensor["shape"]
+            cells = [side, name or "(no name)", str(tensor["type"]).lower(), shown_shape(shape)]
+            add_row(rows, *cells, *([_quantization(tensor["quantization"])] if quantized else []))
     screen.print(rows)
 
 
@@ -150,12 +155,8 @@ def _show_metadata(screen: Console, file: Values) -> None:
     if file["metadata"]:
         screen.print()
         screen.print(styled(("Metadata", HEAD)))
-        rows = table("", "")
-        rows.show_header = False
-        for name, value in file["metadata"].items():
-            if value:
-                add_row(rows, name.replace("_", " "), value)
-        screen.print(rows)
+        written = [(name.replace("_", " "), value) for name, value in file["metadata"].items()]
+        print_facts(screen, [(name, value) for name, value in written if value])
     if file["associated_files"]:
         screen.print()
         screen.print(styled(("Packed files", HEAD)))

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from model_loader._values import ModelRow
-
 from ..exits import Exit, NoService
 from ..options import address_option, json_option
 from ..service import running_service
@@ -23,6 +21,9 @@ Programs without a running model-loaderd have private services, which are not li
 """
 
 DIGEST_LENGTH = 12
+
+Row = Any
+"""What `Connection.models` lists."""
 
 
 @click.command(epilog=EPILOG)
@@ -47,7 +48,7 @@ def ps(address: str | None, as_json: bool) -> int:
     return Exit.OK
 
 
-def _values(row: ModelRow) -> dict[str, Any]:
+def _values(row: Row) -> dict[str, Any]:
     return {
         "model_id": row.model_id,
         "origin": row.origin,
@@ -66,7 +67,7 @@ def _values(row: ModelRow) -> dict[str, Any]:
     }
 
 
-def _show(rows: Sequence[ModelRow], directory: str) -> None:
+def _show(rows: Sequence[Row], directory: str) -> None:
     screen = console()
     if not rows:
         screen.print(f"no models are loaded in the service at {safe(directory)}", soft_wrap=True)

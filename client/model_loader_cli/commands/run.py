@@ -25,7 +25,7 @@ from ..options import (
     model_argument,
     timeout_option,
 )
-from ..results import Result, results_of, write_arrays
+from ..results import Result, output_scales, results_of, write_arrays
 from ..service import service
 from ..tensors import shown_shape
 from ..terminal import DIM, HEAD, console, in_bytes, in_seconds, print_json, safe, styled
@@ -129,10 +129,13 @@ def run(
             began = perf_counter()
             answer = loaded.compute(values, signature=signature, timeout=timeout)
             seconds = perf_counter() - began
-            if top is not None and not labels:
-                labels = packed_labels(connection.inspect(model)["file"])
             count = top if top is not None else (USUAL_TOP if labels else 0)
-            results = results_of(answer, outputs, count=count, labels=labels)
+            scales = None
+            if count:
+                summary = connection.inspect(model, timeout=timeout)["file"]
+                labels = labels or packed_labels(summary)
+                scales = output_scales(summary, signature, outputs)
+            results = results_of(answer, outputs, count=count, labels=labels, scales=scales)
             paths = write_arrays(results, folder) if folder else [None] * len(results)
             if as_json:
                 print_json(_document(model, loaded, results, paths, seconds))
@@ -219,4 +222,4 @@ def _show(
             screen.print(f"  {shown}{safe(more)}", soft_wrap=True)
         for entry in result.top:
             label = f"  {safe(entry.label)}" if entry.label is not None else ""
-            screen.print(f"  {entry.value:>10.6g}  {entry.index:>5}{label}", soft_wrap=True)
+            screen.print(f"  {entry.real:>12.6g}  {entry.index:>5}{label}", soft_wrap=True)
