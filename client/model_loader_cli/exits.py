@@ -29,6 +29,8 @@ class Exit(IntEnum):
     """A limit (memory, time, size, number) or the sandbox's policy stopped it."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it: 128 and the signal's number."""
+    NOBODY_READS = 141
+    """Whoever read the output closed it, as shells count SIGPIPE."""
 
 
 EPILOG = (

@@ -65,10 +65,10 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter's last flush must not complain.
+    except (BrokenPipeError, SystemExit):
+        # Click and Rich end the program when nobody reads on; its last flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return Exit.NOBODY_READS
     except NoService as error:
         if debug:
             raise

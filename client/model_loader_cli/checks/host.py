@@ -53,27 +53,22 @@ def container_kind(root: Path, environment: os._Environ[str] | dict[str, str]) -
         return ""
 
 
+_DOCKER = (
+    "start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined (or a "
+    "seccomp profile of your own that allows unshare, mount, umount2, pivot_root and the landlock "
+    "calls); each worker's own filter is stricter than the profile that this replaces"
+)
 CONTAINER_ADVICE = {
-    "docker": (
-        "Docker's default seccomp and AppArmor profiles refuse namespaces to workers. Start the "
-        "container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-        "(the workers' own filter is stricter than the one this drops), and with "
-        "--cgroupns=private and a writable /sys/fs/cgroup for memory and process limits."
-    ),
-    "podman": (
-        "Start the container with --security-opt seccomp=unconfined --security-opt "
-        "unmask=ALL, and with --cgroups=split where memory limits are wanted."
-    ),
+    "docker": _DOCKER,
+    "podman": _DOCKER,
     "kubernetes": (
-        "Give the pod securityContext.seccompProfile.type: Unconfined and "
-        "securityContext.procMount: Unmasked with hostUsers: false; memory is then held by "
-        "RLIMIT_DATA unless the container's cgroup is writable."
+        "give the pod securityContext.seccompProfile.type: Unconfined and "
+        "securityContext.appArmorProfile.type: Unconfined, or profiles that allow unshare, mount, "
+        "umount2, pivot_root and the landlock calls"
     ),
 }
-"""By kind of container: what to change where it withholds layers."""
-OTHER_CONTAINER_ADVICE = (
-    "This container withholds layers: let it make user namespaces, and give it a writable cgroup."
-)
+"""By kind of container: what to change where it withholds layers that a process enters itself."""
+OTHER_CONTAINER_ADVICE = "let it call unshare, mount, umount2, pivot_root and the landlock calls"
 
 
 def container_advice(kind: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 
 NAMES = ("litert", "tflite-runtime")
 REMEDIES = {
@@ -56,13 +57,10 @@ def _try(name: str) -> InstalledRuntime:
 def main(name: str) -> int:
     """Import one interpreter and write its version; returns the exit status."""
     try:
-        from loader_service.runtime.runtimes import RuntimeNotInstalled, find_runtime
+        from loader_service.runtime.runtimes import MODULES
+
+        print(import_module(MODULES[name]).LIBRARY.version)
     except ImportError as error:
-        print(f"the service is not installed: {error}", file=sys.stderr)
-        return 1
-    try:
-        print(find_runtime(name).version)
-    except RuntimeNotInstalled as error:
         print(str(error), file=sys.stderr)
         return 1
     return 0

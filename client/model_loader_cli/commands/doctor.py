@@ -26,7 +26,11 @@ Examples:
 The exit status is 0 when models run here with the minimum of isolation at least, else 1.
 """
 
-MARKS = {True: ("yes", ON), False: ("no ", OFF)}
+YES, WITHOUT, NO, ABSENT = ("yes", ON), ("no ", OFF), ("NO ", BAD), (" - ", DIM)
+"""Marks: there; missing; missing and needed; not there, and not needed."""
+
+CGROUPS = "cgroup-"
+"""How the names of the layers begin that a cgroup gives, and its namespace's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,23 @@ class Diagnosis:
             "advice": self.advice(),
         }
 
-    def advice(self) -> str:
-        """What to change about a container that withholds layers, or ""."""
-        withheld = any(not layer.available for layer in self.layers)
-        return container_advice(self.host.container) if withheld else ""
+    def advice(self) -> dict[str, list[str]]:
+        """What to do, and the layers that come of it."""
+        result: dict[str, list[str]] = {}
+        for layer in self.layers:
+            if not layer.available and layer.remedy:
+                # "It comes with X. Do Y." is one thing to do with "Do Y.".
+                same = next((known for known in result if layer.remedy.endswith(known)), None)
+                result.setdefault(same or layer.remedy, []).append(layer.name)
+        of_the_process = [
+            layer.name
+            for layer in self.layers
+            if not layer.available and not layer.name.startswith(CGROUPS)
+        ]
+        advice = container_advice(self.host.container)
+        if of_the_process and advice:
+            result[f"In this {self.host.container} container: {advice}."] = of_the_process
+        return result
 
 
 @click.command(epilog=EPILOG)
@@ -106,47 +123,43 @@ def show(screen: Console, diagnosis: Diagnosis) -> None:
     who = "root" if host.uid == 0 else f"uid {host.uid}"
     line = f"{host.system} {host.kernel} on {host.machine}{where}, {who}, Python {host.python}"
     screen.print(styled((safe(line), DIM)), soft_wrap=True)
-    _show_layers(screen, diagnosis)
-    screen.print(styled("\n", ("Runtimes", HEAD)))
+    _show_title(screen, "Layers of the sandbox")
+    if diagnosis.problem:
+        screen.print(styled(("  " + safe(diagnosis.problem), BAD)), soft_wrap=True)
+    for layer in diagnosis.layers:
+        mark = YES if layer.available else NO if layer.needed else WITHOUT
+        name = f"{layer.name} (needed)" if layer.needed else layer.name
+        _show_line(screen, mark, name, layer.detail or layer.meaning)
+    _show_title(screen, "Runtimes")
     for runtime in diagnosis.runtimes:
-        detail = runtime.version or runtime.detail
-        _show_line(screen, bool(runtime.version), runtime.name, detail, runtime.remedy)
-    screen.print(styled("\n", ("Service", HEAD)))
-    daemon = diagnosis.daemon
-    _show_line(screen, daemon.directory is not None, "running service", daemon.detail, "")
-    trial = diagnosis.trial
-    _show_line(screen, trial.works, "a model in a sandbox", trial.detail, "")
+        detail = runtime.version or f"{runtime.detail}; to get it: {runtime.remedy}"
+        _show_line(screen, YES if runtime.version else ABSENT, runtime.name, detail)
+    _show_title(screen, "Service")
+    daemon, trial = diagnosis.daemon, diagnosis.trial
+    mark = YES if daemon.directory is not None else ABSENT
+    _show_line(screen, mark, "running service", daemon.detail)
+    _show_line(screen, YES if trial.works else NO, "a model in a sandbox", trial.detail)
+    advice = diagnosis.advice()
+    if advice:
+        _show_title(screen, "To get what is missing")
+    for remedy, layers in advice.items():
+        screen.print(styled(("  " + safe(", ".join(layers)), OFF)), soft_wrap=True)
+        screen.print(f"    {safe(remedy, len(remedy))}", soft_wrap=True)
     screen.print()
     _show_verdict(screen, diagnosis)
 
 
-def _show_layers(screen: Console, diagnosis: Diagnosis) -> None:
-    screen.print(styled("\n", ("Layers of the sandbox", HEAD)))
-    if diagnosis.problem:
-        screen.print(styled((safe(diagnosis.problem), BAD)), soft_wrap=True)
-    for layer in diagnosis.layers:
-        name = f"{layer.name} (needed)" if layer.needed else layer.name
-        detail = layer.detail or layer.meaning
-        _show_line(screen, layer.available, name, detail, layer.remedy, needed=layer.needed)
+def _show_title(screen: Console, title: str) -> None:
+    screen.print()
+    screen.print(styled((title, HEAD)))
 
 
-def _show_line(
-    screen: Console, good: bool, name: str, detail: str, remedy: str, *, needed: bool = False
-) -> None:
-    mark, colour = MARKS[good]
-    if needed and not good:
-        colour = BAD
-    screen.print(
-        styled("  ", (mark, colour), f"  {safe(name):<28}  ", (safe(detail), DIM)), soft_wrap=True
-    )
-    if remedy and not good:
-        screen.print(styled(f"       to get it: {safe(remedy)}"), soft_wrap=True)
+def _show_line(screen: Console, mark: tuple[str, str], name: str, detail: str) -> None:
+    line = styled("  ", mark, f"  {safe(name):<28}  ", (safe(detail), DIM))
+    screen.print(line, soft_wrap=True)
 
 
 def _show_verdict(screen: Console, diagnosis: Diagnosis) -> None:
-    advice = diagnosis.advice()
-    if advice:
-        screen.print(styled(("In this container: ", HEAD), advice), soft_wrap=True)
     withheld = [layer.name for layer in diagnosis.layers if not layer.available]
     if not diagnosis.fit:
         verdict = styled(("Models cannot run here yet: see above.", BAD))
