@@ -33,7 +33,8 @@ def clone(short_folder: Path) -> Iterator[Path]:
 def reader(clone: Path) -> dict[str, str]:
     """Give the environment of a reader who has just installed the project."""
     scripts = Path(sys.executable).parent
-    return {
+    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return kept | {
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "HOME": str(clone.parent / "home"),
         "TMPDIR": str(clone.parent / "tmp"),
