@@ -7,8 +7,9 @@ interpreter is driven is in ``session``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from loader_service.runtime.allocations import AllocationWatch
 from loader_service.runtime.engine import OutputTensor
@@ -28,6 +29,7 @@ from model_loader_wire.description import ModelDescription
 IDENTIFIER = b"TFL3"
 """At offset 4 of every model of schema 3."""
 _SHORTEST = 12
+_Result = TypeVar("_Result")
 _Strings = tuple[tuple[int, ...], Sequence[bytes]]
 
 
@@ -122,14 +124,7 @@ class InterpreterModel:
                 raise
             reason = str(failure)
         del session
-        self._fall_back(reason)
-        try:
-            return self._live().prepare(signature, shapes)
-        except RuntimeFailure:
-            # These shapes suit neither; other shapes shall find the usual kernels.
-            pass
-        self.reset()
-        raise DelegateFailed(reason)
+        return self._second_chance(reason, lambda: self._live().prepare(signature, shapes))
 
     def set_strings(
         self, signature: int, position: int, dimensions: tuple[int, ...], values: Sequence[bytes]
@@ -160,9 +155,7 @@ class InterpreterModel:
                 self._strings.clear()
             return
         del session
-        self._fall_back(reason)
-        self._give_again(signature, shapes, given)
-        self._live().run(signature)
+        self._second_chance(reason, lambda: self._run_again(signature, shapes, given))
 
     def outputs(self, signature: int) -> list[OutputTensor]:
         """Return the last answer; see `LoadedModel.outputs`."""
@@ -196,7 +189,20 @@ class InterpreterModel:
             raise DelegateFailed(reason) from None
         self._note = fallback_note(readable(reason))
 
-    def _give_again(
+    def _second_chance(self, reason: str, attempt: Callable[[], _Result]) -> _Result:
+        """Do something on built-in kernels; raises DelegateFailed, the first failure, if it fails.
+
+        Then other inputs shall find the usual kernels again.
+        """
+        try:
+            self._fall_back(reason)
+            return attempt()
+        except RuntimeFailure:
+            pass
+        self.reset()
+        raise DelegateFailed(reason)
+
+    def _run_again(
         self, signature: int, shapes: Sequence[tuple[int, ...]], given: Sequence[bytes | None]
     ) -> None:
         session = self._live()
@@ -207,6 +213,7 @@ class InterpreterModel:
                 view[:] = data
             elif (signature, position) in self._strings:
                 session.set_strings(signature, position, *self._strings[signature, position])
+        session.run(signature)
 
     def _live(self) -> Session:
         session = self._session

@@ -103,7 +103,15 @@ class Session:
         if called.graph.answered != signature:
             raise ModelFailed("there is no answer to read: the signature was not run")
         native = self._native
-        return [read_output(native, place) for place in called.outputs]
+        outputs = [read_output(native, place) for place in called.outputs]
+        for tensor, output in zip(self.descriptions[signature].outputs, outputs, strict=True):
+            if tensor.dimensions != output.dimensions and not tensor.accepts(output.dimensions):
+                # The receivers would take it for a worker that lies; it is the model's file.
+                raise ModelFailed(
+                    f"output {tensor.name!r} has dimensions {output.dimensions}, "
+                    f"and the model declares {tensor.dimensions}"
+                )
+        return outputs
 
     def _prepare_first_shapes(self, signature: Signature) -> None:
         """Allocate; a failure that the caller may never meet stands over until the first call.

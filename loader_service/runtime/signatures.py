@@ -147,12 +147,17 @@ def _output_dimensions(
 ) -> tuple[int | None, ...] | None:
     """Say only what will hold in every run; None where even the rank is open.
 
-    Where the model names open sizes it is believed. Where it names none, its shape is that of the
-    first shapes of the inputs, or a mere placeholder if the tensor gets its memory in the run.
+    Where the model names open sizes it is believed, unless its own first shape is another. Where it
+    names none, its shape is that of the first shapes of the inputs, or a mere placeholder if the
+    tensor gets its memory in the run.
     """
     declared = _declared(native, place)
     if None in declared:
-        return declared
+        present = native.TensorSize(place.tensor, place.subgraph).tolist()
+        fits = len(present) == len(declared) and all(
+            size in (None, now) for size, now in zip(declared, present, strict=True)
+        )
+        return declared if fits else None
     if signature.resizable or not signature.graph.allocated:
         return None
     if place.element.is_string:

@@ -7,7 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from loader_service.runtime.failures import InvalidInput, ModelFailed, UnsupportedModel
+from loader_service.runtime.failures import (
+    InvalidInput,
+    InvalidModel,
+    ModelFailed,
+    UnsupportedModel,
+)
 from loader_service.runtime.interpreter import InterpreterRuntime
 from loader_service.runtime.schema_operators import BuiltinOperator
 from loader_service.runtime.schema_tensor_types import TensorType
@@ -204,6 +209,36 @@ def test_an_output_without_open_sizes_in_the_file_follows_the_inputs(
     assert model.description.signatures[0].outputs[0].dimensions is None
     value = np.ones((3, 2), np.float32)
     assert call(model, [value]) == [((3, 2), (2 * value).tobytes())]
+
+
+def test_an_output_that_contradicts_its_file(runtime: InterpreterRuntime) -> None:
+    """Where it shows at load nothing is promised; where it shows in the run, the call fails."""
+
+    def content(shape: tuple[int, ...], shape_signature: tuple[int, ...]) -> bytes:
+        writer = ModelWriter()
+        graph = writer.subgraph()
+        x = graph.input("x", TensorType.BOOL, (4,))
+        y = graph.tensor("y", TensorType.INT64, shape, shape_signature=shape_signature)
+        graph.operator(BuiltinOperator.WHERE, [x], [y])
+        graph.output(y)
+        return writer.write()
+
+    value = [np.array([True, False, True, True])]
+    model = load(runtime, content((1, 1), (-1, 7)))
+    assert model.description.signatures[0].outputs[0].dimensions is None
+    assert call(model, value)[0][0] == (3, 1)
+    model = load(runtime, content((1, 7), (-1, 7)))
+    with pytest.raises(ModelFailed, match=r"declares \(None, 7\)"):
+        call(model, value)
+
+
+def test_names_that_are_no_text(runtime: InterpreterRuntime) -> None:
+    content = small.sum_and_difference().replace(b"difference", b"\xff\xfefference")
+    names = [one.name for one in load(runtime, content).description.signatures[0].outputs]
+    assert names == ["sum", "\ufffd\ufffdfference"]
+    signature = small.two_signatures().replace(b"subtract", b"\xff\xfebtract")
+    with pytest.raises(InvalidModel):
+        load(runtime, signature)
 
 
 def test_no_inputs_and_no_outputs(runtime: InterpreterRuntime) -> None:

@@ -180,6 +180,17 @@ def test_a_first_run_is_tried_again_with_the_same_inputs(
     assert REASON in model.description.note
 
 
+def test_a_run_that_no_kernels_can_do_leaves_the_usual_ones(
+    failing: Callable[..., InterpreterModel],
+) -> None:
+    model = failing(small.dynamic_batch(), lambda _, stage, batch: (stage, batch) == ("invoke", 3))
+    with pytest.raises(DelegateFailed, match="failed to invoke"):
+        call(model, _batch(3))
+    assert opened == [Kernels.DEFAULT, Kernels.BUILTIN, Kernels.DEFAULT]
+    assert model.description.note == ""
+    assert call(model, _batch(2)) == _doubled(2)
+
+
 def test_strings_and_scalars_are_given_again(failing: Callable[..., InterpreterModel]) -> None:
     words = np.array([b"a", b"", b"c"], object)
     model = failing(small.identity(TensorType.STRING, (3,)), _delegate("invoke", 1))
