@@ -123,6 +123,7 @@ def printable(text: str, length: int = MESSAGE_LENGTH) -> str:
     return "".join(
         character
         if character in "\n\t" or character.isprintable()
-        else character.encode("unicode_escape", "replace").decode("ascii", "replace")
+        # Not the codec "unicode_escape", whose module a sandboxed worker could not load any more.
+        else repr(character)[1:-1]
         for character in shortened
     )
