@@ -44,6 +44,15 @@ define environment
 	echo "installing into $(1) failed; the whole log is $(1)/install.log"; exit 1; }
 endef
 
+# $(call on_second_runtime,MARKERS): run those of its tests, where its Python is.
+ifeq ($(PYTHON311),)
+on_second_runtime = @echo "the second runtime needs Python 3.11, which is not here: not tested"
+else
+on_second_runtime = @$(MAKE) .venv-tflite/installed && \
+	echo '$(PYTEST_TFLITE) -m "$(1)" $(TFLITE_TESTS)' && \
+	$(PYTEST_TFLITE) -m "$(1)" $(TFLITE_TESTS)
+endif
+
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { \
 		echo "Python 3.11 or newer is needed; python3 here: $$(python3 --version 2>&1)."; \
@@ -78,12 +87,7 @@ test-main: install ## the tests, as the user who runs make
 
 .PHONY: test-tflite
 test-tflite: ## the same with the second runtime, NumPy 1 and protobuf 6 (needs Python 3.11)
-ifeq ($(PYTHON311),)
-	@echo "the second runtime needs Python 3.11, which is not here: not tested"
-else
-	@$(MAKE) .venv-tflite/installed
-	$(PYTEST_TFLITE) -m "not slow" $(TFLITE_TESTS)
-endif
+	$(call on_second_runtime,not slow)
 
 .PHONY: test-user
 test-user: install ## as root: the isolation tests once more as an unprivileged user
@@ -92,6 +96,7 @@ test-user: install ## as root: the isolation tests once more as an unprivileged 
 .PHONY: test-slow
 test-slow: install ## what takes longer
 	$(PYTEST_AS_USER) -m "isolation and slow" tests $(NONE_IS_FINE)
+	$(call on_second_runtime,slow)
 	$(PYTEST) -m slow tests
 
 .PHONY: lint

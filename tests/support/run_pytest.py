@@ -4,8 +4,8 @@
 
 The run gets a temp folder and a runtime folder of its own, with paths short enough for Unix
 sockets. When it has ended, no process that it started may be alive (orphans come to this process,
-their subreaper) and neither folder may hold anything: else the run has failed, whatever pytest
-said.
+their subreaper), neither folder may hold anything, and no broker that ended may have left its
+cgroups: else the run has failed, whatever pytest said.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.cgroup_trees import orphaned_trees
 from tests.support.processes import (
     become_subreaper,
     children,
@@ -65,6 +66,7 @@ def wait_reaping(pid: int) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run pytest; returns its exit status, or 1 when something was left behind."""
     become_subreaper()
+    trees_before = orphaned_trees()
     folder = Path(tempfile.mkdtemp(prefix="mlt-", dir="/tmp"))
     try:
         environment = private_environment(folder, os.environ)
@@ -81,6 +83,8 @@ def run(arguments: Sequence[str]) -> int:
             kill_all(left)
         if files := left_over(folder):
             faults.append(f"files left behind by the tests: {', '.join(files)}")
+        if trees := sorted(map(str, orphaned_trees() - trees_before)):
+            faults.append(f"cgroups left behind by the tests: {', '.join(trees)}")
         for fault in faults:
             print(fault, file=sys.stderr, flush=True)
         return code or (1 if faults else 0)

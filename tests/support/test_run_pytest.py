@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from loader_service.sandbox.cgroup_mounts import own_cgroups
 from tests.shared_models import REPOSITORY
 
 SHORT_WAIT = (
@@ -23,6 +27,11 @@ import os, tempfile
 def test_it():
     tempfile.mkdtemp(prefix="forgotten-")
     assert os.environ["XDG_RUNTIME_DIR"] != "/run"
+"""
+LEAVES_A_CGROUP = """
+from loader_service.sandbox.cgroup_mounts import own_cgroups
+def test_it():
+    (own_cgroups().version_1["memory"] / "model-loader-1-1").mkdir()
 """
 LEAVES_NOTHING = """
 import tempfile
@@ -64,6 +73,20 @@ def test_a_run_that_leaves_a_file_fails(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
     assert done.returncode == 1
     assert "files left behind by the tests: tmp/forgotten-" in done.stderr
+
+
+def test_a_run_that_leaves_a_cgroup_fails(tmp_path: Path) -> None:
+    memory = own_cgroups().version_1.get("memory")
+    if memory is None or not os.access(memory, os.W_OK):
+        pytest.skip("this host lets this user make no version 1 memory cgroup")
+    left = memory / "model-loader-1-1"
+    try:
+        done = run(tmp_path, LEAVES_A_CGROUP)
+    finally:
+        left.rmdir()
+    assert "1 passed" in done.stdout
+    assert done.returncode == 1
+    assert f"cgroups left behind by the tests: {left}" in done.stderr
 
 
 def test_a_failing_run_keeps_its_status(tmp_path: Path) -> None:
