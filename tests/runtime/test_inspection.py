@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from loader_service.runtime import associated_files, inspection, schema, schema_metadata
+from loader_service.runtime import (
+    associated_files,
+    inspection,
+    model_metadata,
+    schema,
+    schema_metadata,
+)
 from loader_service.runtime.flatbuffer import MalformedModel
 from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.schema_tensor_types import TensorType
@@ -163,9 +169,9 @@ def test_long_texts_are_cut() -> None:
     lines = "".join(f"line {number}\n" for number in range(10_000))
     packed = _packed(small.add(), {"lines.txt": lines.encode(), "long.txt": b"x" * 100_000})
     text, long = inspect_model(packed).associated_files
-    assert text.lines == tuple(f"line {number}" for number in range(inspection.SHOWN_LINES))
+    assert text.lines == tuple(f"line {number}" for number in range(model_metadata.SHOWN_LINES))
     (line,) = long.lines
-    assert len(line) == inspection.SHOWN_LINE_LENGTH
+    assert len(line) == model_metadata.SHOWN_LINE_LENGTH
 
 
 def test_files_of_labels_are_told_whole_unless_they_are_very_long() -> None:
@@ -177,7 +183,7 @@ def test_files_of_labels_are_told_whole_unless_they_are_very_long() -> None:
     assert labels.lines == lines
     bomb = b"label\n" * (1 << 20)
     (labels,) = inspect_model(_packed(model, {"labels.txt": bomb})).associated_files
-    assert labels.lines == ("label",) * inspection.SHOWN_LINES
+    assert labels.lines == ("label",) * model_metadata.SHOWN_LINES
 
 
 def test_a_zip_bomb_is_not_unpacked() -> None:
