@@ -46,6 +46,9 @@ class PackedFile:
         `MalformedModel` where the entry is damaged, encrypted, or packed in an unusual way.
         """
         place = f"{_PLACE}: {self.name}"
+        if maximum <= 0:
+            # For zlib 0 would mean: all.
+            return b""
         if self._flags & _ENCRYPTED:
             raise MalformedModel(place, "is encrypted")
         header = _unpack(_LOCAL, data, self._position, place)

@@ -39,21 +39,9 @@ MAXIMUM_METADATA = 1000
 MAXIMUM_RANK = 64
 SHOWN_SCALES = 16
 """Scales of a tensor quantized by channel that are shown; the rest is counted."""
-SHOWN_LINES = 10
-SHOWN_LINE_LENGTH = 200
-SHOWN_LABELS = 10_000
-"""Lines of a file of labels: all of them, in any honest model, for they name the outputs."""
-_TEXT_BYTES = 4096
-_LABEL_BYTES = 256 << 10
-"""Of all files of labels together."""
-_METADATA_BYTES = 4 << 20
 
 _TYPE_NAMES = {int(tensor_type): tensor_type.name for tensor_type in TensorType}
 _OPERATOR_NAMES = {int(operator): operator.name for operator in BuiltinOperator}
-_LABEL_KINDS = {
-    AssociatedFileType.TENSOR_AXIS_LABELS.name,
-    AssociatedFileType.TENSOR_VALUE_LABELS.name,
-}
 
 
 def inspect_model(data: bytes) -> ModelSummary:

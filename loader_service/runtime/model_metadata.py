@@ -15,8 +15,17 @@ from .summary import AssociatedFileSummary, MetadataSummary
 
 SHOWN_LINES = 10
 SHOWN_LINE_LENGTH = 200
+SHOWN_LABELS = 10_000
+"""Lines of a file of labels: all of them, in any honest model, for they name the outputs."""
 _TEXT_BYTES = 4096
+_LABEL_BYTES = 256 << 10
+"""Of all files of labels together."""
 _METADATA_BYTES = 4 << 20
+
+_LABEL_KINDS = {
+    AssociatedFileType.TENSOR_AXIS_LABELS.name,
+    AssociatedFileType.TENSOR_VALUE_LABELS.name,
+}
 _FILE_KINDS = {int(kind): kind.name for kind in AssociatedFileType}
 
 

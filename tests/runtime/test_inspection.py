@@ -192,6 +192,7 @@ def test_a_zip_bomb_is_not_unpacked() -> None:
     (file,) = associated_files.packed_files(bomb)
     assert file.size == 64 << 20
     assert file.read(bomb, 10) == b"0" * 10
+    assert file.read(bomb, 0) == b""
 
 
 def test_an_archive_of_very_many_files_is_listed_in_part() -> None:
