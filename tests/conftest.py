@@ -15,14 +15,11 @@ import pytest
 from tests.shared_models import manifest, shared_folder
 from tests.support.as_user import UID_VARIABLE
 from tests.support.host import cgroup_kind, installed_runtimes, user_namespaces_usable
-from tests.support.processes import children, describe, wait_until_empty
 
 collect_ignore = [] if UID_VARIABLE in os.environ else ["support/test_as_user.py"]
 
 SOCKET_PATH_LENGTH = 107
 """Longest path of a Unix socket in bytes (sun_path without its final zero)."""
-END_SECONDS = 10.0
-"""How long processes may take to end: a hang bound."""
 
 
 def pytest_report_header() -> list[str]:
@@ -61,37 +58,3 @@ def short_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-@pytest.fixture
-def leaves_no_process() -> Iterator[None]:
-    """Check that the test leaves no child process behind that was not there before.
-
-    A program's embedded broker lives as long as the program and is not started by the test that
-    first needs it if it runs already; what is left when the whole run ends is counted by
-    ``tests/support/run_pytest.py``.
-    """
-    before = set(children())
-    yield
-
-    def new() -> list[int]:
-        return [child for child in children() if child not in before]
-
-    left = wait_until_empty(new, END_SECONDS)
-    assert not left, f"left behind: {describe(left)}"
-
-
-@pytest.fixture
-def leaves_no_file(monkeypatch: pytest.MonkeyPatch, short_folder: Path) -> Iterator[Path]:
-    """Give the test a temp and runtime folder of its own that must be empty at its end."""
-    for name in ("TMPDIR", "XDG_RUNTIME_DIR"):
-        (short_folder / name).mkdir(mode=0o700)
-        monkeypatch.setenv(name, str(short_folder / name))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    yield short_folder
-    left = sorted(
-        str(path.relative_to(short_folder))
-        for name in ("TMPDIR", "XDG_RUNTIME_DIR")
-        for path in (short_folder / name).rglob("*")
-    )
-    assert not left, f"left behind: {left}"
