@@ -7,7 +7,11 @@ import logging
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
+
+from google.protobuf.message import DecodeError
 
 from loader_service.broker.messages import failure_to_message
 from loader_service.broker.refusal import Refusal, refuse
@@ -22,6 +26,7 @@ LENGTH = struct.Struct("<I")
 MESSAGE_LENGTH = 65536
 CREDENTIALS = struct.Struct("iII")
 ACCEPT_PAUSE_SECONDS = 0.1
+STRANGERS = -1
 
 log = logging.getLogger("model_loader.attach")
 
@@ -36,6 +41,7 @@ class AttachServer:
         self._sessions = sessions
         self._welcome = welcome
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: Counter[int] = Counter()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         self._socket.bind(path)
@@ -54,55 +60,68 @@ class AttachServer:
                 log.warning("a client could not be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
-            if len(self._tasks) >= self._settings.attach_connections:
+            _, uid, _ = CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            )
+            # Counted for each user, strangers together, so that none takes another's place.
+            counted = uid if self._may_enter(uid) else STRANGERS
+            if self._connections[counted] >= self._settings.attach_connections:
                 connection.close()
                 continue
-            task = asyncio.create_task(self._client(connection))
+            self._connections[counted] += 1
+            task = asyncio.create_task(self._client(connection, uid))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._over, counted))
 
     async def stop(self) -> None:
-        """Close the socket and every session on it."""
+        """Close the socket and every session on it; after `serve` was cancelled."""
         self._socket.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _client(self, connection: socket.socket) -> None:
+    def _may_enter(self, uid: int) -> bool:
+        return uid == os.geteuid() or uid in self._settings.allowed_uids
+
+    def _over(self, counted: int, task: asyncio.Task[None]) -> None:
+        self._connections[counted] -= 1
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an attached client's connection failed", exc_info=error)
+
+    async def _client(self, connection: socket.socket, uid: int) -> None:
+        """Serve one connection; the session that is opened on it ends with it."""
         session: Session | None = None
-        connection.setblocking(False)
         try:
-            _, uid, _ = CREDENTIALS.unpack(
-                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-            )
-            session = await self._handshake(connection, uid)
-            while session is not None:
-                request = await _receive(connection)
-                await self._answer(connection, session, request)
-        except (ConnectionError, EOFError, ValueError, TimeoutError, BlockingIOError):
+            connection.setblocking(False)
+            session = await self._open(connection, uid)
+            if session is None:
+                return
+            welcome = await self._welcome(session)
+            await _send(connection, attach.AttachReply(welcome=welcome))
+            while True:
+                await self._answer(connection, session, await _receive(connection))
+        except (EOFError, ValueError, TimeoutError, ConnectionError, BlockingIOError):
             return
         finally:
             connection.close()
             if session is not None:
                 await asyncio.shield(self._sessions.close(session))
 
-    async def _handshake(self, connection: socket.socket, uid: int) -> Session | None:
-        """Open the session, or say why not and return None."""
+    async def _open(self, connection: socket.socket, uid: int) -> Session | None:
+        """Open the session that the first message asks for, or say why not."""
         try:
             async with asyncio.timeout(self._settings.handshake_seconds):
                 request = await _receive(connection)
-            if uid != os.getuid() and uid not in self._settings.allowed_uids:
+            if not self._may_enter(uid):
                 raise refuse(Cause.FORBIDDEN, f"uid {uid} may not use this service")
             if request.WhichOneof("request") != "hello":
                 raise refuse(Cause.INVALID_INPUT, "a client says hello first")
             check_version(request.hello.protocol_version)
-            session = self._sessions.open(uid, request.hello.origin)
+            return self._sessions.open(uid, request.hello.origin)
         except Refusal as refusal:
             await _send(connection, _error(refusal.failure))
             return None
-        welcome = await self._welcome(session)
-        await _send(connection, attach.AttachReply(welcome=welcome))
-        return session
 
     async def _answer(
         self, connection: socket.socket, session: Session, request: attach.AttachRequest
@@ -132,7 +151,7 @@ async def _receive(connection: socket.socket) -> attach.AttachRequest:
     request = attach.AttachRequest()
     try:
         request.ParseFromString(data)
-    except Exception as error:
+    except DecodeError as error:
         raise ValueError("the bytes are no message") from error
     return request
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from pathlib import Path
 
 import grpc
 
@@ -17,6 +16,7 @@ from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.zygote import Zygote
+from loader_service.sandbox.cgroup import Tree
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
 
@@ -31,11 +31,13 @@ GRACE_SECONDS = 0.5
 class Broker:
     """One service: a directory of sockets, sessions, and the workers behind them."""
 
-    def __init__(self, settings: Settings, directory: Directory, zygote: Zygote) -> None:
+    def __init__(
+        self, settings: Settings, directory: Directory, tree: Tree | None, zygote: Zygote
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._sessions = Sessions(settings.limits)
-        self._supervisor = Supervisor(settings, zygote)
+        self._supervisor = Supervisor(settings, tree, zygote)
         self._loading = Loading(settings, self._sessions, self._supervisor)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
@@ -43,17 +45,20 @@ class Broker:
         self._accepting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Become ready: workers can be made and clients attach. Raises Refusal."""
-        await asyncio.gather(self._supervisor.start(), self._server(os.getuid()))
+        """Become ready: workers can be made and clients attach. Raises Refusal or OSError."""
+        # Its own user's server gets ready while the zygote warms up.
+        await self._server(os.geteuid())
+        await self._supervisor.start()
         self._attach = AttachServer(
             self._directory.attach_path, self._settings, self._sessions, self._welcome
         )
         self._accepting = asyncio.create_task(self._attach.serve())
         log.info(
-            "ready in %s: %s %s, layers: %s",
+            "ready in %s: %s %s, memory held by %s, layers: %s",
             self._directory.path,
             self._supervisor.runtime.runtime,
             self._supervisor.runtime.version,
+            self._supervisor.memory_held_by,
             ", ".join(self._supervisor.layers),
         )
         for layer, reason in self._supervisor.missing.items():
@@ -61,13 +66,18 @@ class Broker:
 
     async def stop(self) -> None:
         """End every session, worker and server, and remove the directory."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-        if self._attach is not None:
-            await self._attach.stop()
-        await asyncio.gather(*(server.stop(GRACE_SECONDS) for server, _ in self._servers.values()))
-        await self._supervisor.stop()
-        self._directory.remove()
+        try:
+            if self._accepting is not None:
+                self._accepting.cancel()
+                await asyncio.wait([self._accepting])
+            if self._attach is not None:
+                await self._attach.stop()
+            self._sessions.service_ends()
+            servers = [server for server, _ in self._servers.values()]
+            await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
+            await self._supervisor.stop()
+        finally:
+            self._directory.remove()
 
     async def _welcome(self, session: Session) -> attach.Welcome:
         path, servicer = await self._server(session.principal)
@@ -75,18 +85,17 @@ class Broker:
 
     async def _server(self, principal: int) -> tuple[str, Servicer]:
         """Return the principal's own gRPC socket, started at its first use."""
-        room: Path = self._directory.room(principal)
-        path = str(room / SOCKET)
+        path = str(self._directory.room_path(principal) / SOCKET)
         async with self._opening:
             if principal not in self._servers:
-                most = (self._settings.limits.tensor_bytes or 0) + MESSAGE_SLACK
-                largest = max(most, (self._settings.limits.output_bytes or 0) + MESSAGE_SLACK)
+                self._directory.make_room(principal)
+                most = self._settings.limits.tensor_bytes
                 server = grpc.aio.server(
                     options=[
-                        ("grpc.max_receive_message_length", most),
-                        ("grpc.max_send_message_length", largest),
+                        ("grpc.max_receive_message_length", _capped(most)),
                         ("grpc.so_reuseport", 0),
-                    ]
+                    ],
+                    maximum_concurrent_rpcs=self._settings.calls_at_a_time,
                 )
                 servicer = Servicer(
                     principal, self._settings, self._sessions, self._supervisor, self._loading
@@ -94,7 +103,11 @@ class Broker:
                 pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
                 server.add_insecure_port(f"unix:{path}")
                 await server.start()
-                if principal != os.geteuid():
-                    os.chown(path, principal, -1)
+                self._directory.give_room(principal, SOCKET)
                 self._servers[principal] = (server, servicer)
         return path, self._servers[principal][1]
+
+
+def _capped(tensor_bytes: int | None) -> int:
+    """A message's length in gRPC's terms, which has 32 bits for it."""
+    return min((tensor_bytes or 0) + MESSAGE_SLACK, 2**31 - 1)

@@ -16,7 +16,7 @@ from loader_service.broker.directory import Directory, DirectoryTaken
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings, complete
 from loader_service.broker.zygote import Zygote
-from loader_service.sandbox import process
+from loader_service.sandbox import cgroup, process
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 
 SYSTEM_DIRECTORY = "/run/model-loader"
@@ -107,12 +107,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model-loaderd: {error}; choose another --directory", file=sys.stderr)
         return EXIT_TAKEN
     process.set_child_subreaper()
+    # First the cgroup: finding it may move this process, and its children belong where it is.
+    tree = cgroup.discover()
     # The runtime warms up while this process imports gRPC.
     zygote = Zygote(settings.runtime)
     from loader_service.broker.broker import Broker
 
     async def live() -> int:
-        broker = Broker(settings, directory, zygote)
+        broker = Broker(settings, directory, tree, zygote)
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -121,7 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
             await broker.start()
             await over.wait()
         except Refusal as refusal:
-            print(f"model-loaderd: {refusal}; see `model-loader doctor`", file=sys.stderr)
+            words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
+            print(f"model-loaderd: {refusal}; see `model-loader doctor`{words}", file=sys.stderr)
             return EXIT_REFUSED
         finally:
             await broker.stop()

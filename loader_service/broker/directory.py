@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 LOCK = "lock"
 ATTACH = "attach.sock"
 EMBEDDED_PREFIX = "model-loader-"
+SOCKET_PATH_LENGTH = 107
+"""Longest path of a Unix socket in bytes (sun_path without its final zero)."""
+LONGEST_BELOW = len("/uid-4294967295/grpc.sock")
 
 
 class DirectoryTaken(Exception):
@@ -22,56 +26,68 @@ class Directory:
     """A broker's directory; holding the lock is being the broker of it."""
 
     def __init__(self, path: Path, *, shared: bool) -> None:
-        """Take the directory, made if it is not there; raises DirectoryTaken.
+        """Take the directory, made if it is not there; raises DirectoryTaken or OSError.
 
         A `shared` one may be entered by other users, whose own rooms in it are closed to all but
         them. What a dead broker left in it is removed.
         """
+        if not _short_enough(path):
+            raise OSError(errno.ENAMETOOLONG, "the path leaves no room for a socket's name", path)
         path.mkdir(mode=0o755 if shared else 0o700, parents=True, exist_ok=True)
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise DirectoryTaken(f"{path} is no directory of this user")
         path.chmod(0o755 if shared else 0o700)
         self.path = path
-        self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise DirectoryTaken(f"another service runs in {path}") from None
-        for entry in path.iterdir():
-            if entry.name != LOCK:
-                _remove(entry)
+        lock = _lock(path)
+        if lock is None:
+            raise DirectoryTaken(f"another service runs in {path}")
+        self._lock = lock
+        self._empty()
 
     @property
     def attach_path(self) -> str:
         """Where clients attach."""
         return str(self.path / ATTACH)
 
-    def room(self, uid: int) -> Path:
-        """Make the room of one principal, which nobody else can enter."""
-        room = self.path / f"uid-{uid}"
-        room.mkdir(mode=0o700, exist_ok=True)
+    def room_path(self, uid: int) -> Path:
+        """Where the room of one principal is."""
+        return self.path / f"uid-{uid}"
+
+    def make_room(self, uid: int) -> None:
+        """Make the room of one principal, still closed to everybody but this broker."""
+        self.room_path(uid).mkdir(mode=0o700, exist_ok=True)
+
+    def give_room(self, uid: int, socket_name: str) -> None:
+        """Let the principal, and nobody else, into its room with the socket.
+
+        The room last: its owner could put a link in the socket's place before that is given away.
+        """
         if uid != os.geteuid():
-            os.chown(room, uid, -1)
-        return room
+            room = self.room_path(uid)
+            os.chown(room / socket_name, uid, -1, follow_symlinks=False)
+            os.chown(room, uid, -1, follow_symlinks=False)
 
     def remove(self) -> None:
-        """Leave nothing behind."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Leave nothing behind; the lock goes last, so that nobody moves in meanwhile."""
+        self._empty()
+        _remove_locked(self.path)
         os.close(self._lock)
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name != LOCK:
+                _remove(entry)
 
 
 def private_directory() -> Directory:
     """Make a directory for an embedded broker, after removing those of dead ones."""
-    parent = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    if not os.access(parent, os.W_OK):
-        parent = Path(tempfile.gettempdir())
+    parent = _runtime_directory()
     sweep(parent)
     while True:
+        made = Path(tempfile.mkdtemp(prefix=EMBEDDED_PREFIX, dir=parent))
         try:
-            made = tempfile.mkdtemp(prefix=EMBEDDED_PREFIX, dir=parent)
-            return Directory(Path(made), shared=False)
+            return Directory(made, shared=False)
         except DirectoryTaken:
             # Another broker's sweep came between making the directory and locking it.
             continue
@@ -81,18 +97,60 @@ def sweep(parent: Path) -> None:
     """Remove directories that a dead embedded broker of this user left behind."""
     for path in parent.glob(f"{EMBEDDED_PREFIX}*"):
         try:
-            if path.lstat().st_uid != os.geteuid() or path.is_symlink():
+            status = path.lstat()
+            if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
                 continue
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            lock = _lock(path)
         except OSError:
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
+        if lock is not None:
+            for entry in path.iterdir():
+                if entry.name != LOCK:
+                    _remove(entry)
+            _remove_locked(path)
             os.close(lock)
+
+
+def _runtime_directory() -> Path:
+    """Return the first writable place whose path is short enough for sockets below it."""
+    places = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]
+    for place in places:
+        if place and os.access(place, os.W_OK | os.X_OK):
+            path = Path(place)
+            if _short_enough(path / f"{EMBEDDED_PREFIX}12345678"):
+                return path
+    return Path(tempfile.gettempdir())
+
+
+def _short_enough(path: Path) -> bool:
+    return len(os.fsencode(path.absolute())) + LONGEST_BELOW <= SOCKET_PATH_LENGTH
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a directory; None if somebody else holds it, or has just removed it. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(path / LOCK, flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The file may have been removed, by who held it, after it was opened here.
+        if os.path.samestat(os.fstat(lock), os.stat(path / LOCK, follow_symlinks=False)):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+def _remove_locked(path: Path) -> None:
+    (path / LOCK).unlink(missing_ok=True)
+    try:
+        path.rmdir()
+    except OSError:
+        # The next broker has moved in already.
+        return
 
 
 def _remove(entry: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 
@@ -17,7 +18,7 @@ from loader_service.broker.directory import private_directory
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings, complete
 from loader_service.broker.zygote import Zygote
-from loader_service.sandbox import process
+from loader_service.sandbox import cgroup, process
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
 
@@ -28,61 +29,71 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(life.fileno(), False)
     program = os.pidfd_open(os.getppid())
     options = json.loads(arguments[1])
-    directory = private_directory()
     try:
-        settings = Settings(
-            directory=str(directory.path),
-            limits=complete(Limits.from_values(options.get("limits", {}))),
-            runtime=options.get("runtime", "auto"),
-        )
+        limits = complete(Limits.from_values(options.get("limits", {})))
+        directory = private_directory()
     except (TypeError, ValueError) as error:
-        directory.remove()
         _say(life, {"error": {"cause": Cause.INVALID_INPUT.value, "message": str(error)}})
         return 2
+    except OSError as error:
+        _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
+        return 1
+    settings = Settings(
+        directory=str(directory.path), limits=limits, runtime=options.get("runtime", "auto")
+    )
     process.set_child_subreaper()
+    # First the cgroup: finding it may move this process, and its children belong where it is.
+    tree = cgroup.discover()
     # The runtime warms up while this process imports gRPC.
     zygote = Zygote(settings.runtime)
     from loader_service.broker.broker import Broker
 
     async def live() -> int:
-        broker = Broker(settings, directory, zygote)
+        broker = Broker(settings, directory, tree, zygote)
+        over = asyncio.Event()
+        _watch(life, program, over)
         try:
             await broker.start()
+            _say(life, {"directory": str(directory.path), "pid": os.getpid()})
+            await over.wait()
         except Refusal as refusal:
-            await broker.stop()
             failure = refusal.failure
             message = "\n".join(filter(None, (failure.message, failure.last_words)))
             _say(life, {"error": {"cause": failure.cause.value, "message": message}})
             return 1
-        _say(life, {"directory": str(directory.path), "pid": os.getpid()})
-        await _end_of(life, program)
-        await broker.stop()
+        finally:
+            await broker.stop()
         return 0
 
     return asyncio.run(live())
 
 
-async def _end_of(life: socket.socket, program: int) -> None:
-    """Wait until the program closes its end or dies.
+def _watch(life: socket.socket, program: int, over: asyncio.Event) -> None:
+    """Notice that the program closes its end or dies, or that somebody asks for the end.
 
-    Both, because a forked child of the program may hold a copy of the socket for long.
+    Both of the first two, because a forked child of the program may hold a copy of the socket for
+    long.
     """
     loop = asyncio.get_running_loop()
-    over = asyncio.Event()
 
     def readable() -> None:
         try:
-            if not life.recv(4096):
-                over.set()
+            ended = not life.recv(4096)
         except ConnectionError:
+            ended = True
+        if ended:
+            loop.remove_reader(life)
             over.set()
+
+    def dead() -> None:
+        loop.remove_reader(program)
+        over.set()
 
     life.setblocking(False)
     loop.add_reader(life, readable)
-    loop.add_reader(program, over.set)
-    await over.wait()
-    loop.remove_reader(life)
-    loop.remove_reader(program)
+    loop.add_reader(program, dead)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, over.set)
 
 
 def _say(life: socket.socket, values: dict[str, object]) -> None:

@@ -20,7 +20,7 @@ def new_id() -> str:
     return secrets.token_hex(12)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Model:
     """One model in one worker."""
 
@@ -36,22 +36,25 @@ class Model:
 
     @property
     def lost(self) -> Failure | None:
-        """Why the model is gone, or None."""
-        return self.worker.ended.result() if self.worker.ended.done() else None
+        """Why the model is gone (closed ones too), or None."""
+        return self.worker.lost
+
+    def require_living(self) -> None:
+        """Raise Refusal if the model was closed or lost before."""
+        if self.lost is None:
+            return
+        if self.lost.cause is Cause.CLOSED:
+            raise refuse(Cause.CLOSED, self.lost.message)
+        raise refuse(Cause.LOST, f"the model was lost: {self.lost.message}")
 
     def take_channel(self) -> socket.socket:
         """Give away the client's end of the channel, once; raises Refusal after that."""
-        channel = self.worker.channel
         if self.relay is not None:
             raise refuse(Cause.CLOSED, "this model was loaded to be relayed: it has no channel")
         if self.lost is not None:
             raise Refusal(self.lost)
+        channel = self.worker.channel
         if channel is None:
             raise refuse(Cause.FORBIDDEN, "the channel of this model was already handed out")
         self.worker.channel = None
         return channel
-
-    async def close(self, reason: Failure) -> None:
-        """End the worker and wait until it is dead."""
-        self.worker.kill(reason)
-        await self.worker.ended

@@ -20,5 +20,5 @@ def refuse(cause: Cause, message: str) -> Refusal:
 
 def over_limit(limit: str, value: float, maximum: float, what: str) -> Refusal:
     """Make a refusal that names the limit, the value that was over it, and the maximum."""
-    message = f"{what}: {value:g} is over the limit {limit} of {maximum:g}"
+    message = f"{what}: {value:.15g} is over the limit {limit} of {maximum:.15g}"
     return Refusal(Failure(Cause.LIMIT, message, limit, value, maximum))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loader_service.broker.refusal import Refusal, refuse
-from loader_service.broker.worker import Worker
+from loader_service.broker.refusal import Refusal, over_limit, refuse
+from loader_service.broker.worker import WORKER_MAY_SAY, Worker
 from model_loader_wire.causes import Cause, Failure
-from model_loader_wire.description import ModelDescription
-from model_loader_wire.exchange import Exchange
-from model_loader_wire.frames import BadFrame, Entry, Kind, pack_table
+from model_loader_wire.description import RANK, ModelDescription
+from model_loader_wire.exchange import Exchange, Places
+from model_loader_wire.frames import TABLE_LENGTH, BadFrame, Entry, Kind, pack_table
 from model_loader_wire.limits import Limits
 
 
@@ -32,31 +33,31 @@ class Relay:
     def __init__(
         self, channel: socket.socket, worker: Worker, description: ModelDescription, limits: Limits
     ) -> None:
+        """Take over the channel; it is closed when the worker has ended."""
         channel.setblocking(False)
         self._channel = channel
         self._worker = worker
         self._description = description
         self._limits = limits
-        self._sequence = 0
+        self._sequence = itertools.count(1)
         self._lock = asyncio.Lock()
+        worker.when_ended(lambda _: self._close_if_unused())
 
     async def compute(
         self, signature: int, entries: Sequence[Entry], tensors: Sequence[bytes]
     ) -> Answer:
         """Run one computation; raises Refusal."""
-        self._check(signature, entries, tensors)
-        # An exchange that has begun goes on to its end, so that a caller who leaves does not
-        # leave half a message behind.
-        exchange = await asyncio.shield(
-            asyncio.ensure_future(
-                self._exchange(
-                    Kind.COMPUTE,
-                    signature=signature,
-                    table=pack_table(entries),
-                    payload=tensors,
-                )
-            )
+        table = self._check(signature, entries, tensors)
+        exchange = Exchange(
+            Kind.COMPUTE,
+            next(self._sequence),
+            signature=signature,
+            table=table,
+            payload=tensors,
+            places=self._checked_against(signature),
+            most=self._limits.output_bytes or 0,
         )
+        await self._in_turn(exchange)
         assert exchange.header is not None
         return Answer(
             exchange.entries,
@@ -67,9 +68,10 @@ class Relay:
 
     async def reset(self) -> None:
         """Put the model's state back to the first one; raises Refusal."""
-        await asyncio.shield(asyncio.ensure_future(self._exchange(Kind.RESET)))
+        await self._in_turn(Exchange(Kind.RESET, next(self._sequence)))
 
-    def _check(self, signature: int, entries: Sequence[Entry], tensors: Sequence[bytes]) -> None:
+    def _check(self, signature: int, entries: Sequence[Entry], tensors: Sequence[bytes]) -> bytes:
+        """Check a request against the declaration and pack its table; raises Refusal."""
         if signature >= len(self._description.signatures):
             raise refuse(Cause.INVALID_INPUT, f"there is no signature {signature}")
         declared = self._description.signatures[signature].inputs
@@ -78,63 +80,75 @@ class Relay:
                 Cause.INVALID_INPUT, f"{len(entries)} inputs came, {len(declared)} are needed"
             )
         for entry, data, tensor in zip(entries, tensors, declared, strict=True):
-            if entry.data_type is not tensor.data_type or not tensor.accepts(entry.dimensions):
+            fits = len(entry.dimensions) <= RANK and tensor.accepts(entry.dimensions)
+            if entry.data_type is not tensor.data_type or not fits:
                 raise refuse(
                     Cause.INVALID_INPUT,
-                    f"input {tensor.name!r} is {tensor.data_type.api_name} "
-                    f"{tensor.dimensions}, not {entry.data_type.api_name} {entry.dimensions}",
+                    f"input {tensor.name!r} is {tensor.data_type.api_name} {tensor.dimensions}, "
+                    f"not {entry.data_type.api_name} {entry.dimensions[:RANK]}",
                 )
             if tensor.byte_length is not None and len(data) != tensor.byte_length:
                 raise refuse(
                     Cause.INVALID_INPUT,
                     f"input {tensor.name!r} has {len(data)} bytes, expected {tensor.byte_length}",
                 )
+        total, most = sum(len(data) for data in tensors), self._limits.tensor_bytes or 0
+        if total > most:
+            raise over_limit("tensor_bytes", total, most, "the inputs are too large")
+        table = pack_table(entries)
+        if len(table) > TABLE_LENGTH:
+            raise refuse(Cause.INVALID_INPUT, "the inputs have too many dimensions for one call")
+        return table
 
-    async def _exchange(
-        self,
-        kind: Kind,
-        *,
-        signature: int = 0,
-        table: bytes = b"",
-        payload: Sequence[bytes] = (),
-    ) -> Exchange:
-        async with self._lock:
-            self._sequence += 1
-            exchange = Exchange(
-                kind,
-                self._sequence,
-                signature=signature,
-                table=table,
-                payload=payload,
-                most=self._limits.output_bytes or 0,
-            )
-            seconds = self._limits.compute_seconds
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._drive(exchange)
-            except TimeoutError:
-                reason = Failure(
-                    Cause.TIMEOUT,
-                    f"the computation took longer than compute_seconds = {seconds:g}",
-                    "compute_seconds",
-                    seconds or 0,
-                    seconds or 0,
-                )
-                self._worker.kill(reason)
-                raise Refusal(await self._worker.ended) from None
-            except BadFrame as error:
-                self._worker.kill(Failure(Cause.PROTOCOL_VIOLATION, str(error)))
-                raise Refusal(await self._worker.ended) from None
-            except ConnectionError:
-                raise Refusal(await self._worker.ended) from None
+    def _checked_against(self, signature: int) -> Places:
+        """Return the check of an answer's table against the declaration."""
+        declared = self._description.signatures[signature].outputs
+
+        def check(answer: tuple[Entry, ...]) -> None:
+            if len(answer) != len(declared) or not all(
+                entry.data_type is tensor.data_type and tensor.accepts(entry.dimensions)
+                for entry, tensor in zip(answer, declared, strict=True)
+            ):
+                raise BadFrame("the worker's answer is not what the model declared")
+
+        return check
+
+    async def _in_turn(self, exchange: Exchange) -> None:
+        """Drive an exchange when those before it are done; raises Refusal.
+
+        One that has begun goes on to its end even if the caller leaves, so that no half message
+        stays behind; one that still waits for its turn is forgotten.
+        """
+        await self._lock.acquire()
+        await asyncio.shield(asyncio.create_task(self._drive_and_release(exchange)))
         if exchange.failure is not None:
             raise Refusal(exchange.failure)
-        return exchange
+
+    async def _drive_and_release(self, exchange: Exchange) -> None:
+        seconds = self._limits.compute_seconds or 0
+        try:
+            self._require_living()
+            async with asyncio.timeout(seconds):
+                await self._drive(exchange)
+            if exchange.failure is not None and exchange.failure.cause not in WORKER_MAY_SAY:
+                raise BadFrame(f"a worker cannot know of {exchange.failure.cause}")
+        except TimeoutError:
+            message = f"the computation took longer than compute_seconds = {seconds:g}"
+            late = Failure(Cause.TIMEOUT, message, "compute_seconds", seconds, seconds)
+            raise Refusal(await self._worker.end(late)) from None
+        except BadFrame as error:
+            bad = Failure(Cause.PROTOCOL_VIOLATION, str(error))
+            raise Refusal(await self._worker.end(bad)) from None
+        except ConnectionError:
+            raise Refusal(await self._worker.verdict()) from None
+        finally:
+            self._lock.release()
+            if self._worker.lost is not None:
+                self._close_if_unused()
 
     async def _drive(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
-        parts = list(exchange.outgoing)
-        for part in parts:
+        for part in list(exchange.outgoing):
             await loop.sock_sendall(self._channel, part)
             exchange.sent(len(part))
         while not exchange.done:
@@ -143,6 +157,11 @@ class Relay:
                 raise ConnectionResetError("the worker has gone")
             exchange.received(count)
 
-    def close(self) -> None:
-        """Close the channel: the worker ends."""
-        self._channel.close()
+    def _require_living(self) -> None:
+        if self._worker.lost is not None:
+            raise refuse(Cause.LOST, f"the model was lost: {self._worker.lost.message}")
+
+    def _close_if_unused(self) -> None:
+        # An exchange under way reads the channel's end by itself, and then closes it.
+        if not self._lock.locked():
+            self._channel.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -18,6 +20,7 @@ from loader_service.broker.messages import (
 )
 from loader_service.broker.model import Model
 from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.relay import Relay
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import PROTOCOL_VERSION, Settings
 from loader_service.broker.supervisor import Supervisor
@@ -32,21 +35,42 @@ SESSION_KEY = "model-loader-session"
 ERROR_KEY = "model-loader-error-bin"
 VERSION = "0.1.0"
 
+MESSAGE_BYTES, LAST_WORDS_BYTES, STATUS_BYTES = 2048, 1536, 512
+"""Most of each text in a failed call's metadata."""
+LONGEST_WAIT_SECONDS = 60.0
+
+log = logging.getLogger("model_loader.calls")
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Result = TypeVar("Result")
 
 
 async def abort(context: Context, failure: Failure) -> NoReturn:
-    """End a call with the failure's code, message and details."""
+    """End a call with the failure's code, message and details.
+
+    gRPC refuses more than 8 KiB of metadata, so long texts are cut. The whole of a lost model's
+    last words can be had from GetModel.
+    """
     code = grpc.StatusCode[TABLE[failure.cause].grpc_code]
-    detail = failure_to_message(failure).SerializeToString()
-    await context.abort(code, failure.message, ((ERROR_KEY, detail),))
+    detail = failure_to_message(
+        replace(
+            failure,
+            message=_cut(failure.message, MESSAGE_BYTES),
+            last_words=_cut(failure.last_words[::-1], LAST_WORDS_BYTES)[::-1],
+        )
+    )
+    status = _cut(failure.message, STATUS_BYTES)
+    await context.abort(code, status, ((ERROR_KEY, detail.SerializeToString()),))
+
+
+def _cut(text: str, length: int) -> str:
+    return text.encode("utf-8", "replace")[:length].decode("utf-8", "ignore")
 
 
 def edge(
     method: Callable[[Any, Any, Context], Awaitable[Result]],
 ) -> Callable[[Any, Any, Context], Awaitable[Result]]:
-    """Turn a Refusal into a gRPC status, here and nowhere else."""
+    """Turn a Refusal into a gRPC status, here and nowhere else; what is none is a fault of ours."""
 
     @wraps(method)
     async def guarded(self: Any, request: Any, context: Context) -> Result:
@@ -54,6 +78,12 @@ def edge(
             return await method(self, request, context)
         except Refusal as refusal:
             await abort(context, refusal.failure)
+        except grpc.aio.BaseError:
+            raise
+        except Exception as error:
+            log.exception("%s failed", method.__name__)
+            message = f"a fault of the service: {type(error).__name__}; see its log"
+            await abort(context, Failure(Cause.INTERNAL, message))
 
     return guarded
 
@@ -95,22 +125,20 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             layers=self._supervisor.layers,
         )
 
-    async def OpenSession(  # noqa: N802 - the name is the protocol's
+    @edge
+    async def OpenSession(  # noqa: N802 - the names are the protocol's
         self, request: pb.OpenSessionRequest, context: Context
-    ) -> AsyncIterator[pb.SessionEvent]:
+    ) -> None:
         """Keep a session open for as long as the caller listens."""
+        check_version(request.protocol_version)
+        session = self._sessions.open(self._principal, request.origin)
         try:
-            check_version(request.protocol_version)
-            session = self._sessions.open(self._principal, request.origin)
-        except Refusal as refusal:
-            await abort(context, refusal.failure)
-        try:
-            yield pb.SessionEvent(opened=self.opened(session))
-            while True:
-                model = await session.lost.get()
-                yield pb.SessionEvent(lost=_state(model))
+            await context.write(pb.SessionEvent(opened=self.opened(session)))
+            while (model := await session.events.get()) is not None:
+                await context.write(pb.SessionEvent(lost=_state(model)))
         finally:
             await asyncio.shield(self._sessions.close(session))
+        raise refuse(Cause.UNAVAILABLE, "the service ended")
 
     @edge
     async def Formats(  # noqa: N802
@@ -152,14 +180,12 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self, request: pb.ComputeRequest, context: Context
     ) -> pb.ComputeReply:
         """Relay a computation."""
-        model = self._living(context, request.model_id)
-        if model.relay is None:
-            raise refuse(Cause.CLOSED, "this model computes on its direct channel, not relayed")
+        relay = self._relay(context, request.model_id)
         entries = [
-            Entry(DataType(tensor.data_type), tuple(tensor.dimensions), len(tensor.data))
+            Entry(_data_type(tensor.data_type), tuple(tensor.dimensions), len(tensor.data))
             for tensor in request.inputs
         ]
-        answer = await model.relay.compute(
+        answer = await relay.compute(
             request.signature, entries, [tensor.data for tensor in request.inputs]
         )
         return pb.ComputeReply(
@@ -180,10 +206,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self, request: pb.ResetRequest, context: Context
     ) -> pb.ResetReply:
         """Put a relayed model's state back."""
-        model = self._living(context, request.model_id)
-        if model.relay is None:
-            raise refuse(Cause.CLOSED, "this model is reset on its direct channel, not relayed")
-        await model.relay.reset()
+        await self._relay(context, request.model_id).reset()
         return pb.ResetReply()
 
     @edge
@@ -198,8 +221,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
                 reason = Failure(Cause.TIMEOUT, "the caller's deadline passed")
             else:
                 reason = Failure(Cause.CLOSED, "the model was closed")
-                del session.models[request.model_id]
-            await model.close(reason)
+            await model.worker.end(reason)
         return pb.CloseModelReply()
 
     @edge
@@ -208,9 +230,8 @@ class Servicer(pb_grpc.ModelLoaderServicer):
     ) -> pb.ModelState:
         """Say what became of a model."""
         model = self._session(context).model(request.model_id)
-        if model.lost is None and request.wait_seconds > 0:
-            seconds = min(request.wait_seconds, 60.0)
-            await asyncio.wait([model.worker.ended], timeout=seconds)
+        if request.wait_seconds > 0:
+            await model.worker.wait(min(request.wait_seconds, LONGEST_WAIT_SECONDS))
         return _state(model)
 
     @edge
@@ -228,11 +249,12 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             ]
         )
 
-    def _living(self, context: Context, model_id: str) -> Model:
+    def _relay(self, context: Context, model_id: str) -> Relay:
         model = self._session(context).model(model_id)
-        if model.lost is not None:
-            raise refuse(Cause.LOST, f"the model was lost: {model.lost.message}")
-        return model
+        model.require_living()
+        if model.relay is None:
+            raise refuse(Cause.CLOSED, "this model was not loaded to be relayed: it has a channel")
+        return model.relay
 
     def _isolation(self, worker: Worker) -> pb.Isolation:
         return pb.Isolation(
@@ -270,6 +292,13 @@ def check_version(version: int) -> None:
             Cause.UNSUPPORTED,
             f"the client speaks protocol {version}, the service {PROTOCOL_VERSION}",
         )
+
+
+def _data_type(code: int) -> DataType:
+    try:
+        return DataType(code)
+    except ValueError:
+        raise refuse(Cause.INVALID_INPUT, f"there is no data type {code}") from None
 
 
 def _state(model: Model) -> pb.ModelState:

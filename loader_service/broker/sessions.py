@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 from loader_service.broker.model import Model
 from loader_service.broker.refusal import over_limit, refuse
+from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 
 ORIGIN_LENGTH = 1024
 LOST_MODELS_KEPT = 64
-"""Lost models whose reason a session can still be told."""
+"""Lost and closed models of which a session can still be told what became of them."""
+EVENTS_KEPT = 1024
+"""Lost models that a listening session has not been told of yet; later ones it must ask for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,9 +28,12 @@ class Session:
     token: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     models: dict[str, Model] = field(default_factory=dict)
     loading: int = 0
+    """Loads that are counted but are no models yet."""
+    unfinished: set[Worker] = field(default_factory=set)
+    """Workers of those loads."""
     closed: bool = False
-    lost: asyncio.Queue[Model] = field(default_factory=lambda: asyncio.Queue(1024))
-    """Models to tell of, for sessions that listen."""
+    events: asyncio.Queue[Model | None] = field(default_factory=lambda: asyncio.Queue(EVENTS_KEPT))
+    """Models to tell of, for a session that listens; None when the service ends."""
 
     def model(self, model_id: str) -> Model:
         """Return the session's model of that name; raises Refusal for any other name."""
@@ -35,6 +41,14 @@ class Session:
         if model is None:
             raise refuse(Cause.FORBIDDEN, "this session has no model of that name")
         return model
+
+    def tell(self, model: Model | None) -> None:
+        """Put an event into the queue; where that is full the end of the service has room made."""
+        if self.events.full():
+            if model is not None:
+                return
+            self.events.get_nowait()
+        self.events.put_nowait(model)
 
 
 class Sessions:
@@ -45,10 +59,13 @@ class Sessions:
         self._by_token: dict[bytes, Session] = {}
 
     def open(self, principal: int, origin: str) -> Session:
-        """Begin a session; an origin is a name within its principal. Raises Refusal."""
-        if not origin or len(origin) > ORIGIN_LENGTH:
-            raise refuse(Cause.INVALID_INPUT, f"an origin has 1 to {ORIGIN_LENGTH} characters")
-        session = Session(principal, printable(origin, ORIGIN_LENGTH))
+        """Begin a session; an origin is a name within its principal. Raises Refusal.
+
+        The empty origin is the principal's default.
+        """
+        if len(origin) > ORIGIN_LENGTH:
+            raise refuse(Cause.INVALID_INPUT, f"an origin has at most {ORIGIN_LENGTH} characters")
+        session = Session(principal, printable(origin or f"uid:{principal}", ORIGIN_LENGTH))
         self._by_token[session.token] = session
         return session
 
@@ -82,15 +99,22 @@ class Sessions:
         for model_id in lost[:-LOST_MODELS_KEPT]:
             del session.models[model_id]
         session.models[model.model_id] = model
-        model.worker.ended.add_done_callback(lambda _: _tell(session, model))
+        model.worker.when_ended(lambda _: _tell(session, model))
 
     async def close(self, session: Session) -> None:
         """End a session and all its workers."""
         session.closed = True
         self._by_token.pop(session.token, None)
         reason = Failure(Cause.CLOSED, "the session was closed")
-        await asyncio.gather(*(model.close(reason) for model in session.models.values()))
+        workers = [model.worker for model in session.models.values()]
+        workers += session.unfinished
+        await asyncio.gather(*(worker.end(reason) for worker in workers))
         session.models.clear()
+
+    def service_ends(self) -> None:
+        """Tell the sessions that listen."""
+        for session in self._by_token.values():
+            session.tell(None)
 
 
 def _living(session: Session) -> int:
@@ -98,5 +122,6 @@ def _living(session: Session) -> int:
 
 
 def _tell(session: Session, model: Model) -> None:
-    if not session.lost.full():
-        session.lost.put_nowait(model)
+    # A model that its owner closed is no news.
+    if model.lost is not None and model.lost.cause is not Cause.CLOSED:
+        session.tell(model)

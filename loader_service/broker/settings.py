@@ -34,7 +34,9 @@ class Settings:
     claim_seconds: float = 60
     """A model whose channel nobody asked for by then is closed."""
     attach_connections: int = 256
-    """Connections to the attach socket at a time."""
+    """Connections of one user to the attach socket at a time."""
+    calls_at_a_time: int = 1024
+    """gRPC calls of one user at a time, open sessions included."""
     handshake_seconds: float = 5
     """From connecting to the first message on the attach socket."""
     memory_watch_seconds: float = 0.1

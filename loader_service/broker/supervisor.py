@@ -6,9 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
-
-import psutil
 
 from loader_service.broker.cleaning import reap_strangers
 from loader_service.broker.last_words import LastWords
@@ -23,6 +22,8 @@ from loader_service.worker.orders import Go, Spawn, Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
 
+HELD_BY_RLIMIT = "rlimit-data"
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -35,15 +36,18 @@ class Owner:
 class Supervisor:
     """Parent and sole judge of every worker of a broker."""
 
-    def __init__(self, settings: Settings, first_zygote: Zygote) -> None:
+    def __init__(self, settings: Settings, tree: cgroup.Tree | None, zygote: Zygote) -> None:
+        """Take over the tree and the broker's own zygote, which was started after the tree."""
         self._settings = settings
-        self._zygotes: dict[int, Zygote] = {os.getuid(): first_zygote}
-        self._tree = cgroup.discover()
+        self._zygotes: dict[int, Zygote] = {os.getuid(): zygote}
+        self._tree = tree
         self._uids = UidPool.for_this_host()
         self._workers: dict[int, Worker] = {}
-        self._worker_uids: dict[int, int] = {}
+        self._births: set[asyncio.Task[Worker]] = set()
+        self._limited: set[int] = set()
         self._serial = 0
         self._watching: asyncio.Task[None] | None = None
+        self._stopping = False
         self.layers: tuple[str, ...] = ()
         self.missing: dict[str, str] = {}
         self.runtime = Warm("", "")
@@ -51,16 +55,19 @@ class Supervisor:
     async def start(self) -> None:
         """Rehearse: one worker locks itself down and ends, which shows what this host allows.
 
-        Raises Refusal where the minimum (no_new_privs, seccomp, rlimits) cannot be had.
+        Raises Refusal where the minimum (no_new_privs, seccomp, rlimits) or a limit of the settings
+        cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        zygote = self._zygotes[os.getuid()]
-        self.runtime = await zygote.warmed(self._settings.start_seconds)
+        self.check_enforceable(self._settings.limits)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        try:
+            self.runtime = await self._zygotes[os.getuid()].warmed(self._settings.start_seconds)
+        except ZygoteGone as error:
+            raise refuse(Cause.UNAVAILABLE, f"no runtime could be started: {error}") from None
         owner = Owner(os.getuid(), "rehearsal")
         worker = await self.spawn(owner, self._settings.limits, Task.REHEARSE, 1, 0)
         self.layers, self.missing = worker.layers, worker.missing
-        await worker.ended
+        await worker.verdict()
         self._watching = asyncio.create_task(self._watch())
 
     @property
@@ -68,7 +75,7 @@ class Supervisor:
         """How a worker's memory is held to its limit."""
         if self._tree is not None and self._tree.holds("memory"):
             return f"cgroup-v{self._tree.version}"
-        return "rlimit-data"
+        return HELD_BY_RLIMIT
 
     def check_enforceable(self, limits: Limits) -> None:
         """Raise Refusal for a limit that this host cannot enforce."""
@@ -84,12 +91,10 @@ class Supervisor:
     ) -> Worker:
         """Make a worker and wait until it is locked down; raises Refusal if that fails."""
         threads = min(max(num_threads, 1), limits.threads or 1)
-        tasks = tasks_for(threads)
-        held = self.memory_held_by != "rlimit-data"
         go = Go(
             task=task,
             threads=threads,
-            data_bytes=None if held else limits.memory_bytes,
+            data_bytes=limits.memory_bytes if self.memory_held_by == HELD_BY_RLIMIT else None,
             memory_bytes=limits.memory_bytes or 0,
             cpu_seconds=limits.cpu_seconds,
             tensor_bytes=limits.tensor_bytes or 0,
@@ -98,7 +103,9 @@ class Supervisor:
         )
         # A birth goes on to its end even if the caller leaves in the middle: the zygote answers in
         # order, and a process that exists needs somebody who ends it.
-        birth = asyncio.create_task(self._birth(owner, limits, tasks))
+        birth = asyncio.create_task(self._birth(owner, limits, tasks_for(threads)))
+        self._births.add(birth)
+        birth.add_done_callback(self._birth_over)
         try:
             worker = await asyncio.shield(birth)
         except asyncio.CancelledError:
@@ -107,116 +114,172 @@ class Supervisor:
         try:
             async with asyncio.timeout(self._settings.spawn_seconds):
                 await worker.begin(go)
-        except BaseException as error:
-            worker.kill(Failure(Cause.INTERNAL, "the worker did not lock itself down"))
-            if isinstance(error, TimeoutError):
-                raise Refusal(await worker.ended) from None
+        except TimeoutError:
+            late = Failure(Cause.INTERNAL, "the worker did not lock itself down in time")
+            raise Refusal(await worker.end(late)) from None
+        except BaseException:
+            worker.kill(Failure(Cause.CANCELLED, "the worker is not needed any more"))
             raise
+        self._add_cgroup_layers(worker)
         return worker
 
     async def _birth(self, owner: Owner, limits: Limits, tasks: int) -> Worker:
         """Make a process; a zygote that died is replaced once."""
         for _ in range(2):
+            if self._stopping:
+                raise refuse(Cause.UNAVAILABLE, "the service is ending")
+            zygote = await self._zygote_of(owner.principal)
             try:
-                return await self._born(owner, limits, tasks)
+                await zygote.warmed(self._settings.start_seconds)
+                return await self._born(zygote, owner, limits, tasks)
             except ZygoteGone:
-                self._zygotes.pop(owner.principal).kill()
+                await self._discard(owner.principal, zygote)
         raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
 
-    async def _born(self, owner: Owner, limits: Limits, tasks: int) -> Worker:
+    def _birth_over(self, birth: asyncio.Task[Worker]) -> None:
+        self._births.discard(birth)
+        self._reap()
+
+    async def _born(self, zygote: Zygote, owner: Owner, limits: Limits, tasks: int) -> Worker:
         """Fork the process and put it into its cgroup; it touches nothing until GO."""
-        self._serial += 1
-        group = None
-        if self._tree is not None:
-            group = self._tree.create(
-                f"user-{owner.principal}/{cgroup.safe_name(owner.origin)}/worker-{self._serial}",
-                cgroup.GroupLimits(
-                    memory_bytes=limits.memory_bytes, pids=tasks, cpu_percent=limits.cpu_percent
-                ),
+        with ExitStack() as undo, ExitStack() as given:
+            group = None
+            if self._tree is not None:
+                group = self._make_group(self._tree, owner, limits, tasks)
+                undo.callback(group.remove)
+            uid = None
+            if self._uids is not None:
+                uid = self._uids.take()
+                undo.callback(self._uids.give_back, uid)
+            words_reading, words_writing = os.pipe2(os.O_CLOEXEC)
+            given.callback(os.close, words_writing)
+            last_words = LastWords(words_reading)
+            undo.callback(last_words.close)
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            given.enter_context(theirs)
+            client, channel = socket.socketpair()
+            undo.callback(client.close)
+            given.enter_context(channel)
+            pid = await zygote.spawn(
+                Spawn(uid),
+                (words_writing, theirs.fileno(), channel.fileno()),
+                self._settings.spawn_seconds,
             )
-        uid = self._uids.take() if self._uids else None
-        words_reading, words_writing = os.pipe2(os.O_CLOEXEC)
-        ours, theirs = socket.socketpair()
-        client, channel = socket.socketpair()
-        try:
-            zygote = await self._zygote_of(owner.principal)
-            pid = await zygote.spawn(Spawn(uid), (words_writing, theirs.fileno(), channel.fileno()))
-        except BaseException:
-            ours.close()
-            client.close()
-            os.close(words_reading)
-            self._release(group, uid)
-            raise
-        finally:
             # The copies here must go at once, or the death of the worker would end nothing.
-            os.close(words_writing)
-            theirs.close()
-            channel.close()
-        if group is not None:
-            group.add(pid)
-        ours.setblocking(False)
-        worker = Worker(pid, ours, client, LastWords(words_reading), group, limits, self._ended)
+            given.close()
+            ours.setblocking(False)
+            worker = Worker(
+                pid,
+                ours,
+                client,
+                last_words,
+                group,
+                limits,
+                self._ended,
+                self._settings.verdict_seconds,
+            )
+            undo.pop_all()
         self._workers[pid] = worker
-        if uid is not None:
-            self._worker_uids[pid] = uid
+        if uid is not None and self._uids is not None:
+            pool = self._uids
+            worker.when_ended(lambda _: pool.give_back(uid))
+        if group is not None:
+            try:
+                group.add(pid)
+            except OSError as error:
+                reason = Failure(Cause.UNAVAILABLE, f"the worker's cgroup refused it: {error}")
+                raise Refusal(await worker.end(reason)) from None
         return worker
 
+    def _make_group(
+        self, tree: cgroup.Tree, owner: Owner, limits: Limits, tasks: int
+    ) -> cgroup.Group:
+        """Make a worker's group; its principal's holds all of them together."""
+        principal = f"user-{owner.principal}"
+        if owner.principal not in self._limited:
+            self._limited.add(owner.principal)
+            most, processes = self._settings.limits, self._settings.limits.processes or 0
+            tree.limit(
+                principal,
+                cgroup.GroupLimits(
+                    memory_bytes=processes * (most.memory_bytes or 0),
+                    pids=processes * tasks_for(most.threads or 1),
+                ),
+            )
+        self._serial += 1
+        return tree.create(
+            f"{principal}/{cgroup.safe_name(owner.origin)}/worker-{self._serial}",
+            cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
+        )
+
+    def _add_cgroup_layers(self, worker: Worker) -> None:
+        held = self._tree.layers if self._tree is not None else frozenset()
+        worker.layers = tuple(sorted({*worker.layers, *held}))
+        for controller, layer in cgroup.CONTROLLER_LAYERS.items():
+            if layer not in held:
+                worker.missing[layer] = f"no writable cgroup with the {controller} controller"
+
     async def _zygote_of(self, principal: int) -> Zygote:
+        """Return the principal's zygote; a used-up one is replaced."""
         zygote = self._zygotes.get(principal)
         if zygote is not None and zygote.forks >= self._settings.forks_per_zygote:
-            zygote.kill()
-            zygote = None
-        if zygote is None:
-            zygote = self._zygotes[principal] = Zygote(self._settings.runtime)
-        await zygote.warmed(self._settings.start_seconds)
-        return zygote
+            await self._discard(principal, zygote)
+        if principal not in self._zygotes:
+            self._zygotes[principal] = Zygote(self._settings.runtime)
+        return self._zygotes[principal]
+
+    async def _discard(self, principal: int, zygote: Zygote) -> None:
+        """End a zygote that is used up or broken; of several who notice only the first acts."""
+        if self._zygotes.get(principal) is zygote:
+            del self._zygotes[principal]
+            await zygote.end()
 
     def _ended(self, worker: Worker) -> None:
         """Give back what a dead worker held."""
         self._workers.pop(worker.pid, None)
-        self._release(worker.group, self._worker_uids.pop(worker.pid, None))
-
-    def _release(self, group: cgroup.Group | None, uid: int | None) -> None:
-        if group is not None:
-            group.remove()
-        if uid is not None and self._uids is not None:
-            self._uids.give_back(uid)
+        if worker.group is not None:
+            worker.group.remove()
+        # It may have stood before others that nobody waits for.
+        self._reap()
 
     def _reap(self) -> None:
-        zygotes = {zygote.pid for zygote in self._zygotes.values()}
-        reap_strangers(lambda pid: pid in self._workers or pid in zygotes)
+        for zygote in self._zygotes.values():
+            zygote.notice_death()
+        # While one is being born, nobody can tell a new worker from a stranger.
+        if not self._births:
+            reap_strangers(self._workers.__contains__)
 
     async def _watch(self) -> None:
         """Ping every worker; where no cgroup holds the memory, look at that as well."""
         settings = self._settings
-        pause = settings.ping_seconds
-        if self.memory_held_by == "rlimit-data":
-            pause = settings.memory_watch_seconds
+        hold = self.memory_held_by == HELD_BY_RLIMIT
+        pause = settings.memory_watch_seconds if hold else settings.ping_seconds
         pinged = 0.0
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
-            if loop.time() - pinged >= settings.ping_seconds:
+            due = loop.time() - pinged >= settings.ping_seconds
+            if due:
                 pinged = loop.time()
-                for worker in list(self._workers.values()):
+            for worker in list(self._workers.values()):
+                if due:
                     worker.ping()
-            if self.memory_held_by == "rlimit-data":
-                for worker in list(self._workers.values()):
-                    _hold_memory(worker)
+                if hold:
+                    worker.hold_memory()
 
     async def stop(self) -> None:
         """End every worker and zygote, and remove the cgroups."""
+        self._stopping = True
         if self._watching is not None:
             self._watching.cancel()
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.kill(Failure(Cause.CLOSED, "the service ended"))
-        if workers:
-            await asyncio.wait(
-                [worker.ended for worker in workers], timeout=self._settings.verdict_seconds
-            )
-        for zygote in self._zygotes.values():
-            zygote.kill()
+        if self._births:
+            await asyncio.wait(self._births, timeout=self._settings.spawn_seconds)
+        ended = Failure(Cause.CLOSED, "the service ended")
+        await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
+        await asyncio.gather(*(zygote.end() for zygote in self._zygotes.values()))
+        self._zygotes.clear()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         if self._tree is not None:
             self._tree.remove()
 
@@ -224,22 +287,3 @@ class Supervisor:
 def _end_unwanted(birth: asyncio.Task[Worker]) -> None:
     if not birth.cancelled() and birth.exception() is None:
         birth.result().kill(Failure(Cause.CANCELLED, "nobody waits for this worker any more"))
-
-
-def _hold_memory(worker: Worker) -> None:
-    """End a worker whose resident memory is over its limit."""
-    try:
-        resident = psutil.Process(worker.pid).memory_info().rss
-    except psutil.Error:
-        return
-    maximum = worker.limits.memory_bytes or 0
-    if resident > maximum:
-        worker.kill(
-            Failure(
-                Cause.OUT_OF_MEMORY,
-                f"the worker needed more memory than memory_bytes = {maximum} allow",
-                "memory_bytes",
-                resident,
-                maximum,
-            )
-        )

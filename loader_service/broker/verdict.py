@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_loader_wire.causes import Cause, Failure
 
@@ -19,6 +19,8 @@ CRASHES = {
     signal.SIGABRT: "the runtime aborted",
     signal.SIGTRAP: "a trap",
 }
+CPU_SLACK_SECONDS = 0.1
+"""The kernel enforces RLIMIT_CPU by clock ticks, and wait4 counts finer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +49,47 @@ def verdict(evidence: Evidence) -> Failure:
     # SIGABRT and SIGXCPU is _exit, so that the exit status is the signal's number.
     if status in (signal.SIGABRT, signal.SIGXCPU):
         number = status
-    if number == signal.SIGKILL and evidence.killed_for is not None:
-        return _with_words(evidence.killed_for, evidence.last_words)
-    cause, message, limit, value, maximum = Cause.CRASHED, "", "", 0.0, 0.0
+    return replace(_judge(evidence, status, number), last_words=evidence.last_words)
+
+
+def _judge(evidence: Evidence, status: int, number: int) -> Failure:
+    if number == signal.SIGKILL and evidence.oom_kills:
+        memory = evidence.memory_bytes
+        message = f"the worker needed more memory than memory_bytes = {memory} allow"
+        return _lost(Cause.OUT_OF_MEMORY, message, "memory_bytes", memory, memory)
+    # The broker kills with SIGKILL; a worker that had already ended by itself says 0 or more.
+    if evidence.killed_for is not None and number in (0, signal.SIGKILL):
+        return replace(evidence.killed_for, model_lost=True)
     if number == signal.SIGSYS:
-        cause = Cause.POLICY_VIOLATION
         message = "the worker made a system call that its sandbox forbids and was ended"
-    elif number == signal.SIGKILL and evidence.oom_kills:
-        cause, limit = Cause.OUT_OF_MEMORY, "memory_bytes"
-        value = maximum = float(evidence.memory_bytes)
-        message = f"the worker needed more memory than memory_bytes = {evidence.memory_bytes} allow"
-    elif number in (signal.SIGXCPU, signal.SIGKILL) and _used_up(evidence):
-        cause, limit = Cause.CPU_TIME, "cpu_seconds"
-        value, maximum = evidence.cpu_seconds, float(evidence.cpu_limit_seconds or 0)
-        message = f"the worker used up its CPU time, cpu_seconds = {evidence.cpu_limit_seconds}"
-    elif number == signal.SIGKILL:
-        cause, message = Cause.KILLED, "the worker was killed by somebody else (SIGKILL)"
-    elif number:
-        name = signal.Signals(number).name
-        message = f"the worker crashed with {name}: {CRASHES.get(signal.Signals(number), name)}"
-    elif evidence.killed_for is not None:
-        return _with_words(evidence.killed_for, evidence.last_words)
-    elif status == 0:
-        cause, message = Cause.CLOSED, "the model's channel was closed"
-    else:
-        message = f"the worker ended by itself with status {status}"
-    return Failure(cause, message, limit, value, maximum, evidence.last_words, model_lost=True)
+        return _lost(Cause.POLICY_VIOLATION, message)
+    if number in (signal.SIGXCPU, signal.SIGKILL) and _used_up(evidence):
+        maximum = evidence.cpu_limit_seconds or 0
+        message = f"the worker used up its CPU time, cpu_seconds = {maximum}"
+        return _lost(Cause.CPU_TIME, message, "cpu_seconds", evidence.cpu_seconds, maximum)
+    if number == signal.SIGKILL:
+        return _lost(Cause.KILLED, "the worker was killed by somebody else (SIGKILL)")
+    if number:
+        return _lost(Cause.CRASHED, f"the worker crashed with {_named(number)}")
+    if status == 0:
+        return _lost(Cause.CLOSED, "the model's channel was closed")
+    return _lost(Cause.CRASHED, f"the worker ended by itself with status {status}")
+
+
+def _lost(
+    cause: Cause, message: str, limit: str = "", value: float = 0, maximum: float = 0
+) -> Failure:
+    return Failure(cause, message, limit, value, maximum, model_lost=True)
 
 
 def _used_up(evidence: Evidence) -> bool:
     limit = evidence.cpu_limit_seconds
-    return limit is not None and evidence.cpu_seconds >= limit
+    return limit is not None and evidence.cpu_seconds >= limit - CPU_SLACK_SECONDS
 
 
-def _with_words(failure: Failure, last_words: str) -> Failure:
-    return Failure(
-        failure.cause,
-        failure.message,
-        failure.limit,
-        failure.value,
-        failure.maximum,
-        last_words,
-        model_lost=True,
-    )
+def _named(number: int) -> str:
+    try:
+        known = signal.Signals(number)
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+    return f"{known.name}: {CRASHES[known]}" if known in CRASHES else known.name

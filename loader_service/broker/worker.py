@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import resource
 import signal
 import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -20,7 +22,6 @@ from loader_service.sandbox.cgroup import Group
 from loader_service.worker.control import (
     HEAD,
     LONGEST_FROM_WORKER,
-    MODEL_PIECE,
     PONG,
     BadMessage,
     Message,
@@ -34,6 +35,28 @@ from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 
 PING = struct.Struct("<Q")
+PING_SLACK_SECONDS = 1
+"""A worker looks for pings between calls, at most every quarter second: so much later than
+``compute_seconds`` an answer may come although no single computation took longer."""
+CLOSING_SECONDS = 0.5
+"""From the end of a worker's control socket to its death, if it ends by itself."""
+MESSAGES_WAITING = 2
+"""More than a worker ever has to say at once."""
+
+WORKER_MAY_SAY = frozenset(
+    {
+        Cause.INVALID_INPUT,
+        Cause.INVALID_MODEL,
+        Cause.UNSUPPORTED,
+        Cause.LIMIT,
+        Cause.OUT_OF_MEMORY,
+        Cause.FAILED,
+        Cause.INTERNAL,
+    }
+)
+"""What a living worker can know of itself; every other cause is the broker's or the kernel's."""
+
+log = logging.getLogger("model_loader.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +79,85 @@ class Worker:
         group: Group | None,
         limits: Limits,
         on_end: Callable[[Worker], None],
+        verdict_seconds: float,
     ) -> None:
+        """Take over a child process that waits for GO, with everything that belongs to it."""
         self.pid = pid
         self.channel: socket.socket | None = channel
         self.group = group
         self.limits = limits
         self.calls = 0
-        self.serving = False
-        """Whether the model is loaded: until then the load's own deadline holds, and no ping."""
         self.layers: tuple[str, ...] = ()
         self.missing: dict[str, str] = {}
-        self.ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+        self.serving = False
+        """Whether it answers pings: not yet while it receives and loads its model."""
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[Failure] = self._loop.create_future()
         self._control = control
         self._last_words = last_words
-        self._on_end = on_end
+        self._on_end = [on_end]
+        self._verdict_seconds = verdict_seconds
         self._killed_for: Failure | None = None
-        self._messages: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue(16)
+        self._messages: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue(
+            MESSAGES_WAITING
+        )
         self._ping_number = 0
         self._pinged_at: float | None = None
-        self._pidfd = os.pidfd_open(pid)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._pidfd, self._exited)
         self._reading: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._opening = False
+        self._process = psutil.Process(pid)
+        self._inherited_bytes = self._own_bytes()
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    @property
+    def lost(self) -> Failure | None:
+        """Why the process ended, or None while it lives."""
+        return self._ended.result() if self._ended.done() else None
+
+    def when_ended(self, call: Callable[[Worker], None]) -> None:
+        """Call back once the process is dead; at once if it is."""
+        if self._ended.done():
+            call(self)
+        else:
+            self._on_end.append(call)
+
+    async def wait(self, seconds: float) -> Failure | None:
+        """Wait for the death so long; returns why, or None for a worker that lives on."""
+        await asyncio.wait([self._ended], timeout=seconds)
+        return self.lost
+
+    async def verdict(self) -> Failure:
+        """Wait until a dying process is dead, and say why; one that does not die is given up."""
+        lost = await self.wait(self._verdict_seconds)
+        if lost is None:
+            log.error("worker %d does not end", self.pid)
+            lost = self._killed_for or Failure(Cause.INTERNAL, "the worker does not end")
+        return replace(lost, model_lost=True)
+
+    async def end(self, reason: Failure) -> Failure:
+        """Kill the process and wait until it is dead; returns the reason on record."""
+        self.kill(reason)
+        return await self.verdict()
+
+    def kill(self, reason: Failure) -> None:
+        """End the process; the first reason stays on record."""
+        if self._ended.done():
+            return
+        if self._killed_for is None:
+            self._killed_for = reason
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def begin(self, go: Go) -> None:
-        """Send GO and wait until the worker has locked itself down."""
-        try:
-            reader, self._writer = await asyncio.open_connection(sock=self._control, limit=1 << 20)
-        except (OSError, ValueError):
-            raise Refusal(await self.ended) from None
+        """Send GO and wait until the worker has locked itself down; raises Refusal."""
+        if self.lost is not None:
+            raise Refusal(self.lost)
+        self._opening = True
+        reader, self._writer = await asyncio.open_connection(sock=self._control)
         self._reading = asyncio.create_task(self._read(reader))
+        if self._ended.done():
+            self._writer.close()
         await self._send(pack_fields(Message.GO, go.to_fields()))
         fields = await self.expect(Message.READY)
         layers, missing = fields.get("layers"), fields.get("missing")
@@ -97,13 +168,15 @@ class Worker:
                 for layer, reason in list(missing.items())[:64]
             }
 
-    async def send_model(self, chunk: bytes) -> None:
-        """Pass on a part of the model; waits while the worker is behind."""
-        for start in range(0, len(chunk), MODEL_PIECE):
-            await self._send(pack(Message.MODEL, chunk[start : start + MODEL_PIECE]))
+    async def send_model(self, piece: memoryview) -> None:
+        """Pass on at most MODEL_PIECE bytes of the model; waits while the worker is behind.
+
+        Raises Refusal if the worker has gone.
+        """
+        await self._send(pack(Message.MODEL, piece))
 
     async def end_model(self) -> None:
-        """Say that the model is complete."""
+        """Say that the model is complete; raises Refusal if the worker has gone."""
         await self._send(pack(Message.MODEL_END))
 
     async def expect(self, *kinds: Message) -> dict[str, object]:
@@ -114,24 +187,23 @@ class Worker:
         item = await self._messages.get()
         if item is None:
             self._messages.put_nowait(None)
-            raise Refusal(await self.ended)
+            raise Refusal(await self.verdict())
         kind, fields = item
         if kind is Message.FAILED:
             raise Refusal(_failure(fields))
         if kind not in kinds:
-            self.kill(Failure(Cause.PROTOCOL_VIOLATION, f"the worker sent {kind.name} unasked"))
-            raise Refusal(await self.ended)
+            reason = Failure(Cause.PROTOCOL_VIOLATION, f"the worker sent {kind.name} unasked")
+            raise Refusal(await self.end(reason))
         return fields
 
     async def _send(self, data: bytes) -> None:
-        if self._writer is None:
-            raise Refusal(await self.ended)
+        assert self._writer is not None
         try:
             self._writer.write(data)
             await self._writer.drain()
-        except ConnectionError:
-            # A worker that failed early has said why: the reason waits among the messages.
-            return
+        except OSError:
+            # A worker that failed early has said why: that waits among its messages.
+            await self.expect()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Sort the worker's messages until the socket ends; a bad one ends the worker."""
@@ -147,39 +219,35 @@ class Worker:
                     self._messages.put_nowait((kind, unpack_fields(payload)))
         except BadMessage as error:
             self.kill(Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {error}"))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, OSError):
             # A worker without a control socket cannot be watched. One that ends properly is dead
-            # at once, and the verdict then ignores this record.
-            self._loop.call_later(0.5, self._kill_if_alive)
+            # before this comes.
+            closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket")
+            self._loop.call_later(CLOSING_SECONDS, self.kill, closed)
         if self._messages.full():
             self._messages.get_nowait()
         self._messages.put_nowait(None)
-
-    def _kill_if_alive(self) -> None:
-        self.kill(Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket"))
 
     def _pong(self, payload: bytes) -> None:
         if len(payload) != PONG.size:
             raise BadMessage("a pong of the wrong size")
         number, calls = PONG.unpack(payload)
-        if number == self._ping_number:
-            self._pinged_at = None
-            self.calls = calls
+        if number != self._ping_number or self._pinged_at is None:
+            raise BadMessage("a pong without a ping")
+        self._pinged_at = None
+        self.calls = calls
 
     def ping(self) -> None:
-        """Look whether the worker answers: one that is silent for too long is ended."""
-        if self._writer is None or not self.serving or self.ended.done():
+        """Look whether a serving worker answers: one that is silent for too long is ended."""
+        if not self.serving or self._writer is None or self._ended.done():
             return
         now = time.monotonic()
         seconds = self.limits.compute_seconds or 0
         if self._pinged_at is None:
             self._ping_number += 1
             self._pinged_at = now
-            try:
-                self._writer.write(pack(Message.PING, PING.pack(self._ping_number)))
-            except ConnectionError:
-                return
-        elif now - self._pinged_at > seconds:
+            self._writer.write(pack(Message.PING, PING.pack(self._ping_number)))
+        elif now - self._pinged_at > seconds + PING_SLACK_SECONDS:
             self.kill(
                 Failure(
                     Cause.TIMEOUT,
@@ -190,48 +258,34 @@ class Worker:
                 )
             )
 
+    def hold_memory(self) -> None:
+        """End the worker if it has more memory of its own than it may; for hosts without cgroups.
+
+        Like RLIMIT_DATA, which stops most before, it counts from what the zygote already had.
+        """
+        used, maximum = self._own_bytes() - self._inherited_bytes, self.limits.memory_bytes or 0
+        if used > maximum:
+            message = f"the worker needed more memory than memory_bytes = {maximum} allow"
+            self.kill(Failure(Cause.OUT_OF_MEMORY, message, "memory_bytes", used, maximum))
+
+    def _own_bytes(self) -> int:
+        """Resident memory that is no file's; shared with the zygote as long as none writes it."""
+        try:
+            memory = self._process.memory_info()
+        except psutil.Error:
+            return 0
+        return int(memory.rss - memory.shared)
+
     def usage(self) -> Usage:
         """Return what the worker uses now; zeros once it is dead."""
         try:
-            process = psutil.Process(self.pid)
-            times = process.cpu_times()
-            memory = self.group.memory_usage() if self.group else process.memory_info().rss
-        except psutil.Error:
+            times = self._process.cpu_times()
+            memory = self.group.memory_usage() if self.group else None
+            if memory is None:
+                memory = int(self._process.memory_info().rss)
+        except (psutil.Error, OSError):
             return Usage(0, 0)
         return Usage(memory, times.user + times.system)
-
-    def kill(self, reason: Failure) -> None:
-        """End the process; the first reason stays on record."""
-        if self.ended.done():
-            return
-        if self._killed_for is None:
-            self._killed_for = reason
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    def _exited(self) -> None:
-        """Reap the process and judge."""
-        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-        if pid == 0:
-            return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        evidence = Evidence(
-            wait_status=status,
-            cpu_seconds=usage.ru_utime + usage.ru_stime,
-            oom_kills=self.group.oom_kills() if self.group else 0,
-            memory_bytes=self.limits.memory_bytes or 0,
-            cpu_limit_seconds=self.limits.cpu_seconds,
-            killed_for=self._killed_for,
-            last_words=self._last_words.text(),
-        )
-        self.ended.set_result(verdict(evidence))
-        self._last_words.close()
-        self.drop_channel()
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._control.close()
-        self._on_end(self)
 
     def drop_channel(self) -> None:
         """Close the broker's copy of the client's end; after that, only the client holds it."""
@@ -239,11 +293,49 @@ class Worker:
             self.channel.close()
             self.channel = None
 
+    def _exited(self) -> None:
+        """Reap the process and judge."""
+        try:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            self._over(Failure(Cause.INTERNAL, "nobody saw how the worker ended", model_lost=True))
+            return
+        if pid != 0:
+            self._over(verdict(self._evidence(status, usage)))
+
+    def _evidence(self, status: int, usage: resource.struct_rusage) -> Evidence:
+        try:
+            oom_kills = self.group.oom_kills() if self.group else 0
+        except (OSError, ValueError):
+            oom_kills = 0
+        return Evidence(
+            wait_status=status,
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            oom_kills=oom_kills,
+            memory_bytes=self.limits.memory_bytes or 0,
+            cpu_limit_seconds=self.limits.cpu_seconds,
+            killed_for=self._killed_for,
+            last_words=self._last_words.text(),
+        )
+
+    def _over(self, lost: Failure) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._ended.set_result(lost)
+        self._last_words.close()
+        self.drop_channel()
+        if self._writer is not None:
+            self._writer.close()
+        elif not self._opening:
+            self._control.close()
+        for call in self._on_end:
+            call(self)
+
 
 def _failure(fields: dict[str, object]) -> Failure:
-    """Read a FAILED message; one that cannot be read is a plain failure."""
+    """Read a FAILED message; one that cannot be read, or says too much, is a plain failure."""
     try:
-        return Failure(
+        failure = Failure(
             Cause(str(fields["cause"])),
             printable(str(fields["message"])),
             printable(str(fields["limit"]), 64),
@@ -251,6 +343,7 @@ def _failure(fields: dict[str, object]) -> Failure:
             float(str(fields["maximum"])),
         )
     except (KeyError, ValueError):
-        return Failure(
-            Cause.PROTOCOL_VIOLATION, "the worker's report of a failure was not readable"
-        )
+        failure = None
+    if failure is None or failure.cause not in WORKER_MAY_SAY:
+        return Failure(Cause.PROTOCOL_VIOLATION, "the worker's report of a failure cannot be")
+    return failure

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +26,7 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C
 
 
 class ZygoteGone(Exception):
-    """The zygote ended; another one can be started."""
+    """The zygote ended, or does not answer; another one can be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +44,28 @@ class Zygote:
         """Start the process; `warmed` waits until it is ready."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         library_path = os.environ.get("LD_LIBRARY_PATH")
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-c",
-                BOOTSTRAP,
-                json.dumps([path for path in sys.path if path]),
-                str(theirs.fileno()),
-                runtime,
-                str(os.getpid()),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            # The interpreter itself may need it to find its library.
-            env=ENVIRONMENT | ({"LD_LIBRARY_PATH": library_path} if library_path else {}),
-            cwd="/",
-        )
-        theirs.close()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-c",
+                    BOOTSTRAP,
+                    json.dumps([path for path in sys.path if path]),
+                    str(theirs.fileno()),
+                    runtime,
+                    str(os.getpid()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # The interpreter itself may need it to find its library.
+                env=ENVIRONMENT | ({"LD_LIBRARY_PATH": library_path} if library_path else {}),
+                cwd="/",
+            )
         ours.setblocking(False)
         self._socket = ours
-        self._lock = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._warm: Warm | None = None
         self.forks = 0
 
@@ -75,59 +74,71 @@ class Zygote:
         """The process's id."""
         return self._process.pid
 
+    def notice_death(self) -> None:
+        """Reap the process if it has ended by itself."""
+        self._process.poll()
+
     async def warmed(self, seconds: float) -> Warm:
-        """Wait until the runtime is warm; raises Refusal if it does not get so."""
-        async with self._lock:
+        """Wait until the runtime is warm.
+
+        Raises Refusal if no runtime can be loaded or it takes too long, ZygoteGone if the process
+        ended.
+        """
+        async with self._turn:
             if self._warm is None:
                 try:
                     async with asyncio.timeout(seconds):
                         values = json.loads(await self._receive())
-                except ZygoteGone as error:
-                    raise refuse(
-                        Cause.UNAVAILABLE, f"no runtime could be started: {error}"
-                    ) from None
                 except TimeoutError:
-                    self.kill()
+                    self._kill()
                     raise refuse(
-                        Cause.UNAVAILABLE, f"the runtime was not ready within {seconds} s"
+                        Cause.UNAVAILABLE, f"the runtime was not ready within {seconds:g} s"
                     ) from None
                 if "error" in values:
                     raise refuse(Cause.UNAVAILABLE, printable(values["error"]))
                 self._warm = Warm(values["runtime"], values["version"])
         return self._warm
 
-    async def spawn(self, order: Spawn, descriptors: tuple[int, int, int]) -> int:
+    async def spawn(self, order: Spawn, descriptors: tuple[int, int, int], seconds: float) -> int:
         """Fork a worker with stderr, control socket and channel; returns its pid.
 
         Raises ZygoteGone, or Refusal if this host does not let a worker be made.
         """
-        async with self._lock:
+        async with self._turn:
             self.forks += 1
             try:
                 socket.send_fds(
                     self._socket, [json.dumps(order.to_fields()).encode()], list(descriptors)
                 )
+                async with asyncio.timeout(seconds):
+                    answer = json.loads(await self._receive())
+            except TimeoutError:
+                self._kill()
+                raise ZygoteGone(f"no worker came within {seconds:g} s") from None
             except OSError as error:
                 raise ZygoteGone(str(error)) from None
-            answer = json.loads(await self._receive())
         if "error" in answer:
-            raise refuse(Cause.UNAVAILABLE, f"a worker could not be made: {answer['error']}")
+            reason = printable(answer["error"])
+            raise refuse(Cause.UNAVAILABLE, f"a worker could not be made: {reason}")
         pid: int = answer["pid"]
         return pid
+
+    async def end(self) -> None:
+        """End the process, after the spawn that is under way; its workers live on."""
+        async with self._turn:
+            self._kill()
+            self._socket.close()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     async def _receive(self) -> bytes:
         loop = asyncio.get_running_loop()
         try:
             data = await loop.sock_recv(self._socket, REPLY_LENGTH)
-        except ConnectionError as error:
+        except OSError as error:
             raise ZygoteGone(str(error)) from None
         if not data:
             raise ZygoteGone(f"the zygote ended with status {self._process.poll()}")
         return data
-
-    def kill(self) -> None:
-        """End the process; its workers live on."""
-        self._socket.close()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()

@@ -39,9 +39,9 @@ class BadMessage(ValueError):
     """Bytes on the control socket that are no message."""
 
 
-def pack(kind: Message, payload: bytes = b"") -> bytes:
+def pack(kind: Message, payload: bytes | memoryview = b"") -> bytes:
     """Build a message."""
-    return HEAD.pack(len(payload), kind) + payload
+    return b"".join((HEAD.pack(len(payload), kind), payload))
 
 
 def pack_fields(kind: Message, fields: Mapping[str, object]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from model_loader_wire.frames import HEADER, BadFrame, Header, unpack_header
+from model_loader_wire.frames import HEADER, Header, unpack_header
 
 
 class ChannelClosed(Exception):
@@ -78,6 +78,3 @@ class Inbox:
             if count == 0:
                 raise ChannelClosed
             return count
-
-
-__all__ = ["BadFrame", "ChannelClosed", "Inbox"]

@@ -12,7 +12,7 @@ from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.summary import to_json
 from loader_service.sandbox import lockdown, process
 from loader_service.sandbox.resource_limits import ResourceLimits
-from loader_service.worker.control import Message, pack_fields, unpack_fields
+from loader_service.worker.control import BadMessage, Message, pack_fields, unpack_fields
 from loader_service.worker.failing import failure_of
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.receiving import BrokerGone, receive, receive_model
@@ -24,12 +24,15 @@ CONTROL = 3
 CHANNEL = 4
 
 
-def run(runtime: Runtime, namespaces: lockdown.Outcome) -> int:
-    """Be a worker; returns the exit status. The five descriptors are already in their places."""
+def run(runtime: Runtime, namespaces: lockdown.Outcome, inherited_bytes: int) -> int:
+    """Be a worker; returns the exit status. The five descriptors are already in their places.
+
+    `inherited_bytes` is what RLIMIT_DATA counts already: the zygote's memory, which is no model's.
+    """
     control = socket.socket(fileno=CONTROL)
     channel = socket.socket(fileno=CHANNEL)
     try:
-        return _live(runtime, control, channel, namespaces)
+        return _live(runtime, control, channel, namespaces, inherited_bytes)
     except (BrokerGone, ConnectionError):
         return 0
 
@@ -39,15 +42,16 @@ def _live(
     control: socket.socket,
     channel: socket.socket,
     namespaces: lockdown.Outcome,
+    inherited_bytes: int,
 ) -> int:
-    _, payload = receive(control)
+    _, payload = receive(control, Message.GO)
     go = Go.from_fields(unpack_fields(payload))
     prepare_channel(channel)
     process.set_parent_death_signal()
     limits = ResourceLimits.for_worker(
         namespaces.entered,
         threads=go.threads,
-        data_bytes=go.data_bytes,
+        data_bytes=None if go.data_bytes is None else inherited_bytes + go.data_bytes,
         cpu_seconds=go.cpu_seconds,
     )
     own = lockdown.lock_down(frozenset(lockdown.LOCK_DOWN_LAYERS), limits)
@@ -56,35 +60,25 @@ def _live(
     _send(control, pack_fields(Message.READY, report))
     if go.task == Task.REHEARSE:
         return 0
-    model = receive_model(control, go.model_size)
-    if go.task == Task.INSPECT:
-        _inspect(runtime, model, go, control)
-        return 0
     try:
+        model = receive_model(control, go.model_size)
+        if go.task == Task.INSPECT:
+            facts = to_json(inspect_model(model))
+            _send(control, pack_fields(Message.INSPECTED, {"summary": json.dumps(facts)}))
         loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
+    except MalformedModel as error:
+        _say_failed(control, Failure(Cause.INVALID_MODEL, str(error)))
+        return 0
+    except (BrokerGone, BadMessage, ConnectionError):
+        raise
     except Exception as error:
         _say_failed(control, failure_of(error, go.memory_bytes))
         return 0
     del model
     _send(control, pack_fields(Message.LOADED, model_to_values(loaded.description)))
-    Serving(loaded, channel, control, go).run()
+    if go.task == Task.LOAD:
+        Serving(loaded, channel, control, go).run()
     return 0
-
-
-def _inspect(runtime: Runtime, model: bytes, go: Go, control: socket.socket) -> None:
-    """Say what the file is, and whether the runtime would take it."""
-    try:
-        summary = to_json(inspect_model(model))
-    except MalformedModel as error:
-        _say_failed(control, Failure(Cause.INVALID_MODEL, str(error)))
-        return
-    _send(control, pack_fields(Message.INSPECTED, {"summary": json.dumps(summary)}))
-    try:
-        loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
-    except Exception as error:
-        _say_failed(control, failure_of(error, go.memory_bytes))
-        return
-    _send(control, pack_fields(Message.LOADED, model_to_values(loaded.description)))
 
 
 def _say_failed(control: socket.socket, failure: Failure) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import socket
 import sys
 
-from loader_service.worker.control import HEAD, MODEL_PIECE, Message, unpack_head
+from loader_service.worker.control import HEAD, MODEL_PIECE, BadMessage, Message, unpack_head
 
 _new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new_bytes.restype = ctypes.py_object
@@ -27,11 +27,9 @@ def fill(sock: socket.socket, view: memoryview) -> None:
         view = view[count:]
 
 
-def receive(sock: socket.socket) -> tuple[Message, bytearray]:
-    """Receive one message."""
-    head = bytearray(HEAD.size)
-    fill(sock, memoryview(head))
-    kind, length = unpack_head(head, MODEL_PIECE)
+def receive(sock: socket.socket, *kinds: Message) -> tuple[Message, bytearray]:
+    """Receive one message of one of `kinds`; raises BadMessage for any other."""
+    kind, length = _receive_head(sock, kinds)
     payload = bytearray(length)
     fill(sock, memoryview(payload))
     return kind, payload
@@ -46,21 +44,30 @@ def receive_model(sock: socket.socket, size: int) -> bytes:
     if size == 0:
         pieces: list[bytes] = []
         while True:
-            kind, payload = receive(sock)
+            kind, payload = receive(sock, Message.MODEL, Message.MODEL_END)
             if kind is Message.MODEL_END:
                 return b"".join(pieces)
             pieces.append(bytes(payload))
     model: bytes = _new_bytes(None, size)
     assert sys.getsizeof(model) == _HEADER_SIZE + size + 1
     place = memoryview((ctypes.c_char * size).from_address(id(model) + _HEADER_SIZE)).cast("B")
-    head = bytearray(HEAD.size)
     while True:
-        fill(sock, memoryview(head))
-        kind, length = unpack_head(head, MODEL_PIECE)
+        kind, length = _receive_head(sock, (Message.MODEL, Message.MODEL_END))
         if kind is Message.MODEL_END:
             break
+        if length > len(place):
+            raise BadMessage("more bytes came than were announced")
         fill(sock, place[:length])
         place = place[length:]
     if len(place):
-        raise BrokerGone
+        raise BadMessage(f"{len(place)} bytes fewer came than were announced")
     return model
+
+
+def _receive_head(sock: socket.socket, kinds: tuple[Message, ...]) -> tuple[Message, int]:
+    head = bytearray(HEAD.size)
+    fill(sock, memoryview(head))
+    kind, length = unpack_head(head, MODEL_PIECE)
+    if kind not in kinds:
+        raise BadMessage(f"{kind.name} may not come now")
+    return kind, length

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from time import monotonic_ns
+from typing import NamedTuple
 
 from loader_service.runtime.engine import LoadedModel
 from loader_service.worker.control import HEAD, PONG, Message, pack, unpack_head
@@ -18,6 +19,7 @@ from loader_service.worker.inbox import ChannelClosed, Inbox
 from loader_service.worker.orders import Go
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.frames import (
+    BadFrame,
     Entry,
     Header,
     Kind,
@@ -30,6 +32,9 @@ from model_loader_wire.strings import BadStrings, unpack_strings
 
 LOOK_AFTER_NS = 250_000_000
 PING = struct.Struct("<Q")
+PARTS_AT_A_TIME = 1024
+"""What one writev takes (IOV_MAX)."""
+STDERR = 2
 
 
 def prepare_channel(channel: socket.socket) -> None:
@@ -37,6 +42,14 @@ def prepare_channel(channel: socket.socket) -> None:
     quarter = struct.pack("@ll", 0, LOOK_AFTER_NS // 1000)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, quarter)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, quarter)
+
+
+class _Known(NamedTuple):
+    """The last good table of a signature's requests."""
+
+    table: bytes
+    payload_length: int
+    entries: tuple[Entry, ...]
 
 
 class Serving:
@@ -56,7 +69,7 @@ class Serving:
         self._go = go
         self._looked = monotonic_ns()
         self._calls = 0
-        self._tables: dict[int, tuple[bytes, tuple[Entry, ...]]] = {}
+        self._known: dict[int, _Known] = {}
         self._answer_table: tuple[tuple[Entry, ...], bytes] = ((), b"")
 
     def run(self) -> None:
@@ -69,11 +82,14 @@ class Serving:
                 elif header.kind is Kind.RESET:
                     self._reset(header)
                 else:
-                    return
+                    raise BadFrame(f"a frame of kind {header.kind.name} is no request")
                 if monotonic_ns() - self._looked > LOOK_AFTER_NS:
                     self._look_at_control()
         except ChannelClosed:
             return
+        except BadFrame as error:
+            # Where the next frame begins cannot be known; a client that does this is not missed.
+            os.write(STDERR, f"the client sent what is no request: {error}\n".encode())
 
     def _compute(self, header: Header) -> None:
         began = monotonic_ns()
@@ -113,9 +129,14 @@ class Serving:
 
     def _entries(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
         """Check the request against the model's own declaration; the last table is remembered."""
-        known = self._tables.get(header.signature)
-        if known is not None and known[0] == table:
-            return known[1]
+        known = self._known.get(header.signature)
+        if (
+            known is not None
+            and known.table == table
+            and known.payload_length == header.payload_length
+            and len(known.entries) == header.tensors
+        ):
+            return known.entries
         if header.signature >= len(self._model.description.signatures):
             raise Refused(Cause.INVALID_INPUT, f"there is no signature {header.signature}")
         if header.payload_length > self._go.tensor_bytes:
@@ -149,7 +170,7 @@ class Serving:
                     f"input {declared.name!r} has dimensions {declared.dimensions}, "
                     f"not {entry.dimensions}",
                 )
-        self._tables[header.signature] = (bytes(table), entries)
+        self._known[header.signature] = _Known(bytes(table), header.payload_length, entries)
         return entries
 
     def _answer(self, header: Header, queue_ns: int, compute_ns: int) -> None:
@@ -188,7 +209,7 @@ class Serving:
             self._inbox.skip(unread)
             unread = 0
             self._model.reset()
-            self._tables.clear()
+            self._known.clear()
             self._write([pack_header(Kind.DONE, header.sequence)])
         except ChannelClosed:
             raise
@@ -207,7 +228,7 @@ class Serving:
         remaining = sum(len(part) for part in parts)
         while True:
             try:
-                count = os.writev(self._channel, parts)
+                count = os.writev(self._channel, parts[:PARTS_AT_A_TIME])
             except BlockingIOError:
                 self._look_at_control()
                 continue

@@ -13,10 +13,12 @@ import traceback
 from loader_service.runtime.engine import Runtime
 from loader_service.sandbox import lockdown, signals
 from loader_service.sandbox.descriptors import place
+from loader_service.sandbox.resource_limits import data_in_use
 from loader_service.worker import main as worker
 from loader_service.worker.orders import Spawn
 
 REPORT_LENGTH = 65536
+ERROR_LENGTH = 4096
 
 
 def spawn(runtime: Runtime, order: Spawn, null: int, descriptors: list[int]) -> dict[str, object]:
@@ -49,13 +51,15 @@ def _intermediate(
     """Enter the namespaces and fork the worker; never returns."""
     answer: dict[str, object] = {}
     try:
+        # Read here, the last place with a /proc.
+        inherited_bytes = data_in_use()
         namespaces = lockdown.enter_namespaces(frozenset(lockdown.NAMESPACE_LAYERS), order.uid)
         pid = os.fork()
         if pid == 0:
-            _worker(runtime, namespaces, null, descriptors)
+            _worker(runtime, namespaces, inherited_bytes, null, descriptors)
         answer = {"pid": pid}
     except BaseException as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
+        answer = {"error": f"{type(error).__name__}: {error}"[:ERROR_LENGTH]}
     finally:
         os.write(report, json.dumps(answer).encode())
         os._exit(0)
@@ -64,6 +68,7 @@ def _intermediate(
 def _worker(
     runtime: Runtime,
     namespaces: lockdown.Outcome,
+    inherited_bytes: int,
     null: int,
     descriptors: list[int],
 ) -> None:
@@ -73,7 +78,7 @@ def _worker(
         error_pipe, control, channel = descriptors
         place({0: null, 1: null, 2: error_pipe, worker.CONTROL: control, worker.CHANNEL: channel})
         signals.exit_on_signals()
-        status = worker.run(runtime, namespaces)
+        status = worker.run(runtime, namespaces, inherited_bytes)
     except BaseException:
         traceback.print_exc()
     finally:

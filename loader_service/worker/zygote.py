@@ -47,10 +47,7 @@ def main(arguments: list[str]) -> int:
     gc.freeze()
     broker.send(json.dumps({"runtime": runtime.name, "version": runtime.version}).encode())
     while True:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(broker, 65536, 4)
-        except InterruptedError:
-            continue
+        data, descriptors, _, _ = socket.recv_fds(broker, 65536, 4)
         if not data:
             return 0
         reply = spawn(runtime, Spawn.from_fields(json.loads(data)), null, descriptors)
