@@ -13,9 +13,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.docs.markdown import documents, name_of
+
+if TYPE_CHECKING:
+    import click
 
 MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
@@ -73,13 +78,16 @@ def _field_meanings(path: Path, name: str) -> dict[str, str]:
     (kind,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     found = {}
     for field, text in zip(kind.body, kind.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            found[field.target.id] = " ".join(str(text.value.value).split())
+        targets = field.targets if isinstance(field, ast.Assign) else []
+        if isinstance(field, ast.AnnAssign):
+            targets = [field.target]
+        for target in targets:
+            if (
+                isinstance(target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                found[target.id] = " ".join(str(text.value.value).split())
     return found
 
 
@@ -163,6 +171,43 @@ def system_calls() -> str:
     return table(["system call", "what happens", "why"], rows)
 
 
+def exit_statuses() -> str:
+    """The statuses of `model-loader`."""
+    from model_loader_cli import exits
+
+    meanings = _field_meanings(Path(exits.__file__), "Exit")
+    return table(
+        ["status", "meaning"],
+        ([str(int(status)), meanings.get(status.name, "done")] for status in exits.Exit),
+    )
+
+
+def options_of(name: str) -> str:
+    """The arguments and options of a command of `model-loader`."""
+    import click
+
+    from model_loader_cli.main import cli
+
+    rows = []
+    for parameter in cli.commands[name].params:
+        if isinstance(parameter, click.Argument):
+            rows.append([code((parameter.name or "").upper()), "the model file"])
+        elif isinstance(parameter, click.Option):
+            flags = ", ".join(map(code, parameter.opts))
+            value = "" if parameter.is_flag else f" {_values_of(parameter)}"
+            rows.append([flags + value, parameter.help or ""])
+    return table(["option", "meaning"], rows)
+
+
+def _values_of(option: click.Option) -> str:
+    import click
+
+    if isinstance(option.type, click.Choice):
+        default = f" ({option.default})" if isinstance(option.default, str) else ""
+        return ", ".join(code(str(choice)) for choice in option.type.choices) + default
+    return option.metavar or option.type.name.split()[0].upper()
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "causes": causes,
     "data-types": data_types,
@@ -170,6 +215,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "daemon-flags": daemon_flags,
     "layers": layers,
     "system-calls": system_calls,
+    "exit-statuses": exit_statuses,
+    **{
+        f"options-{name}": partial(options_of, name)
+        for name in ("demo", "run", "inspect", "ps", "doctor")
+    },
 }
 
 

@@ -39,6 +39,14 @@ def test_named_files_exist(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_named_targets_of_make_exist(document: Path) -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", document.read_text("utf-8"), re.M))
+    assert {first or second for first, second in named} <= targets
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
 def test_no_path_of_one_machine_is_named(document: Path) -> None:
     found = MACHINE_PATHS.search(document.read_text(encoding="utf-8"))
     assert not found, found

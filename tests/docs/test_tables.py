@@ -15,7 +15,8 @@ from tests.docs.tables import MARKED, TABLES, renewed
 def test_the_tables_of_a_document_are_the_codes(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert renewed(text) == text, "python -m tests.docs.tables writes them anew"
-    assert text.count("<!-- table:") == len(MARKED.findall(text))
+    marks = [line for line in text.splitlines() if line.startswith("<!-- table:")]
+    assert len(marks) == len(MARKED.findall(text))
 
 
 def test_every_table_is_shown_once() -> None:
@@ -24,7 +25,7 @@ def test_every_table_is_shown_once() -> None:
         for document in documents()
         for found in MARKED.finditer(document.read_text(encoding="utf-8"))
     )
-    assert shown == Counter(TABLES)
+    assert shown == Counter(TABLES.keys())
 
 
 def test_a_changed_table_is_noticed() -> None:
