@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import numpy as np
 from .tensors import Array
 
 SUFFIXES = frozenset({".npy", ".npz"})
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises for files that it cannot read."""
 
 
 def read_npy(path: Path) -> Array:
     """Read one array; raises UsageError for anything else."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise click.UsageError(f"{path} cannot be read as an array: {error}") from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -33,5 +36,5 @@ def read_npz(path: Path) -> Mapping[str, Array]:
             if isinstance(archive, np.ndarray):
                 raise click.UsageError(f"{path} holds one array: name it .npy")
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise click.UsageError(f"{path} cannot be read as an archive of arrays: {error}") from None

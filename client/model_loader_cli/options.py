@@ -54,5 +54,5 @@ limit_option = click.option(
     metavar="NAME=VALUE",
     callback=read_limits,
     help="Set a limit for this model, for example memory_bytes=200000000 or compute_seconds=2; "
-    "a running service allows only lower ones than its own. Repeatable.",
+    "a service that was named or is running allows only lower ones than its own. Repeatable.",
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 import model_loader as ml
-from model_loader._address import addresses, require_linux
+from model_loader._address import VARIABLE, addresses, require_linux
 from model_loader_wire.limits import DEFAULT_LIMITS
 
 from .exits import NoService
@@ -23,11 +26,17 @@ def service(
 ) -> Iterator[ml.Connection]:
     """Connect to the service that a program would use; a private one ends with the block.
 
-    A runtime by name, and limits above the usual ones, need a `private` service.
-    Raises NoService where there is none and none can be started.
+    A runtime by name, and limits above the usual ones, need a private service, which is started
+    for them unless the user named a service. Raises NoService where there is none and none can be
+    started, UsageError for a runtime that the named service cannot be asked for.
     """
+    named = address is not None or bool(os.environ.get(VARIABLE))
+    if named and runtime != "auto" and not private:
+        raise click.UsageError(
+            f"--runtime {runtime} needs a private service: leave out --address and unset {VARIABLE}"
+        )
     try:
-        if address is None and (private or runtime != "auto" or _above_usual(limits)):
+        if private or (not named and (runtime != "auto" or _above_usual(limits))):
             connection = ml.embed(limits=limits, runtime=runtime)
         else:
             connection = ml.connect(address)
@@ -46,23 +55,20 @@ def running_service(address: str | None) -> Iterator[tuple[Path, ml.Connection]]
     """Connect to a service that runs already; raises NoService where there is none."""
     require_linux()
     candidates = addresses(address)
-    reasons = []
     for candidate in candidates:
         if not candidate.explicit and not candidate.directory.is_dir():
             continue
         try:
             connection = ml.connect(candidate.directory)
-        except ml.NetworkError as error:
-            reasons.append(error.message)
+        except ml.NetworkError:
             continue
         with connection:
             yield candidate.directory, connection
         return
-    if candidates[0].explicit and reasons:
-        raise NoService(reasons[0])
     looked = " and ".join(str(candidate.directory) for candidate in candidates)
+    start = f"model-loaderd --directory {looked}" if candidates[0].explicit else "model-loaderd"
     raise NoService(
-        f"no Model Loader service is running (looked in {looked}); start one with: model-loaderd"
+        f"no Model Loader service is running (looked in {looked}); start one with: {start}"
     )
 
 

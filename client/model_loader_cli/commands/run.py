@@ -88,7 +88,7 @@ Examples:
     type=click.Choice(RUNTIMES),
     default=RUNTIMES[0],
     show_default=True,
-    help="The interpreter; another than auto always starts a private service.",
+    help="The interpreter; another than auto starts a private service.",
 )
 @click.option(
     "--threads",

@@ -1,0 +1,138 @@
+"""The command as a whole: help, version, and how it ends when it is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from loader_service.writer import costly
+from model_loader_cli.main import cli, status_of
+from tests.cli.conftest import BIN, SECONDS, Command, environment, run_command
+from tests.support.processes import wait_until_empty
+
+COMMANDS = sorted(cli.commands)
+
+
+def test_there_are_five_commands() -> None:
+    assert COMMANDS == ["demo", "doctor", "inspect", "ps", "run"]
+
+
+def test_the_version_is_the_distributions() -> None:
+    done = run_command("--version")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"model-loader, version {version('model-loader')}\n",
+    )
+
+
+def test_help_names_the_commands_and_the_exit_statuses() -> None:
+    done = run_command("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+    assert "Exit status: 0 done; 1 the model" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_examples(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Usage: model-loader {name} [OPTIONS]" in text
+    assert f"Examples:\n    model-loader {name}" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["walk"], ["run"], ["run", "--loud"], ["inspect", "nowhere"]]
+)
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    done = run_command(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error: " in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_process(
+    daemon: Path, model_file: Callable[[bytes], Path]
+) -> None:
+    """The service is a private one, which must end with the command."""
+    process = subprocess.Popen(
+        [str(BIN / "model-loader"), "run", str(model_file(costly.endless())), "--random", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+
+    def descendants() -> list[int]:
+        found, waiting = list[int](), [process.pid]
+        while waiting:
+            for child in _children(waiting.pop()):
+                found.append(child)
+                waiting.append(child)
+        return found
+
+    # Command, broker, zygote and worker: when all four are there, the model is about to run.
+    assert not wait_until_empty(lambda: [] if len(descendants()) >= 3 else [1], SECONDS)
+    started = descendants()
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert (out, error.strip()) == ("", "")
+    assert not wait_until_empty(lambda: [pid for pid in started if _alive(pid)], SECONDS)
+
+
+def test_a_reader_that_leaves_early_is_no_error(
+    daemon: Path, model_file: Callable[[bytes], Path]
+) -> None:
+    path = model_file(costly.work())
+    process = subprocess.Popen(
+        [str(BIN / "model-loader"), "inspect", str(path), "--address", str(daemon)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    error = process.stderr.read()
+    assert (process.wait(SECONDS), error) == (141, b"")
+    process.stderr.close()
+
+
+def test_no_command_loads_a_runtime_or_reads_a_model_itself(
+    command: Command, model_file: Callable[[bytes], Path], daemon: Path
+) -> None:
+    program = (
+        "import sys; from model_loader_cli.main import status_of; "
+        f"status = status_of(['inspect', {str(model_file(costly.work()))!r}, "
+        f"'--address', {str(daemon)!r}]); "
+        "names = ('loader_service', 'ai_edge_litert', 'tflite_runtime', 'flatbuffers'); "
+        "print([status, *(name for name in names if name in sys.modules)])"
+    )
+    done = subprocess.run(
+        [str(BIN / "python"), "-P", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[0]"
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(c) for t in threads for c in (t / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
