@@ -81,15 +81,27 @@ class Connection(ConnectionFace):
     _driver: BlockingDriver
 
     def formats(self) -> tuple[Format, ...]:
-        """Return the model formats that can be loaded, with their versions."""
+        """Return the model formats that can be loaded, with their versions.
+
+        Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
+        """
         return self._driver.run(self._session.formats())
 
     def models(self) -> tuple[ModelRow, ...]:
-        """Return the caller's models in all its sessions, as the service sees them."""
+        """Return the models of the caller's user in all sessions, as the service sees them.
+
+        Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
+        """
         return self._driver.run(self._session.models())
 
     def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:
-        """Read what a model file is, inside a sandbox; raises the errors of ``load``."""
+        """Read what a model file is, inside a sandbox.
+
+        `source` and `timeout` are as for ``load``, and so are the errors. Returns JSON values:
+        ``file`` (subgraphs, operators, signatures, metadata, packed files), ``loads`` with
+        ``runtime``, ``kernels`` and ``note``, or ``failure`` if the runtime does not take the
+        model; ``sha256``, ``size`` in bytes and ``isolation``.
+        """
         return self._driver.run(inspect(self._session, source, timeout))
 
     def close(self) -> None:
@@ -136,7 +148,11 @@ def embed(
 ) -> Connection:
     """Start a private service with these settings, and connect to it; it ends with the connection.
 
-    `runtime` is "litert", "tflite-runtime", or "auto" for the first that is installed.
+    `limits` replaces the usual limits where it sets them, higher ones too; `runtime` is "litert",
+    "tflite-runtime", or "auto" for the first that is installed; `origin` is as for ``connect``.
+
+    Raises ConstraintError for values outside these, NotSupportedError where the service is not
+    installed or this host cannot run it, NetworkError if it does not start.
     """
     driver = BlockingDriver()
     broker = _embedded.start(limits, runtime)

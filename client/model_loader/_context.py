@@ -100,7 +100,10 @@ class MLContext(ContextFace):
         return self._connection
 
     def formats(self) -> tuple[Format, ...]:
-        """Return the model formats that can be loaded, with their versions."""
+        """Return the model formats that can be loaded, with their versions.
+
+        Raises InvalidStateError for a closed context, NetworkError if the service has gone.
+        """
         self._check_open()
         return self._connection.formats()
 
@@ -135,7 +138,7 @@ def create_context(
     """Create a context (``ML.createContext()`` of the specification).
 
     `device_preference` is "auto", "gpu" or "cpu"; `power_preference` "auto", "high-performance" or
-    "low-power"; `num_threads` 0 lets the service decide, a number above its limit is capped.
+    "low-power"; `num_threads` 0 lets the service decide (one), a number above its limit is capped.
     `limits` lowers the service's limits for the models of this context. `required_layers` names
     sandbox layers without which no model may be loaded: ``load`` then raises NotSupportedError.
     Without a `connection` one is made as ``connect()`` does, and closed with the context.

@@ -25,7 +25,11 @@ class MLTensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Why a model is lost; ``reason`` is a name of the table in ``docs/api.md``."""
+    """Why a model is lost.
+
+    ``reason`` is a name of the table in ``docs/api.md``, such as "timeout" (a string: it can be
+    compared with one); ``detail`` is a sentence.
+    """
 
     reason: Cause
     detail: str
@@ -36,15 +40,18 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """How a model's worker is locked down, as the service observed it."""
+    """How a model's worker is locked down: what the worker entered, and what the service put
+    around it.
+    """
 
     layers: tuple[str, ...]
-    """The layers that are on, in the order in which they were entered."""
+    """The names of the layers that are on, in alphabetical order; `docs/security.md` tells them."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Layers that this host refused, each with its reason."""
     memory_held_by: str = ""
     """"cgroup-v2", "cgroup-v1" or "rlimit-data"."""
     worker_pid: int = 0
+    """The worker's process id, outside of its own pid namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,9 @@ class Format:
     """A model format that can be loaded; nothing here tells about the hardware."""
 
     name: str
+    """As in ``MLModelFormat``: "tflite"."""
     versions: tuple[str, ...]
+    """Versions of the format's schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +93,14 @@ class ModelRow:
     model_id: str
     origin: str
     label: str
+    """The name of the file it was loaded from, or ""."""
     sha256: str
     worker_pid: int
     isolation: Isolation
     memory_bytes: int
+    """Memory of the worker now, by its cgroup, else the resident one."""
     cpu_seconds: float
+    """Processor time of the worker's whole life."""
     calls: int
     """Computations that the worker reports; its own word."""
     age_seconds: float
