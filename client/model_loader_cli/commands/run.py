@@ -141,7 +141,7 @@ def run(
                 print_json(_document(model, loaded, results, paths, seconds))
             else:
                 _show(console(), model, loaded, results, paths, seconds)
-    if labels and not any(fits(labels, result.array.shape) for result in results):
+    if label_file and not any(fits(labels, result.array.shape) for result in results):
         warn(f"no output has one value for each of the {len(labels)} labels")
     return Exit.OK
 
