@@ -114,7 +114,8 @@ def test_a_missing_layer_is_named_with_what_to_do_about_it() -> None:
 def test_a_container_that_withholds_layers_is_told_how_to_be_started() -> None:
     text = shown(diagnosis([Layer.USER_NAMESPACE]))
     assert "In this docker container: start it with --security-opt seccomp=unconfined" in text
-    assert "container" not in "".join(diagnosis([Layer.CGROUP_MEMORY]).advice())
+    for layer in (Layer.CGROUP_MEMORY, Layer.UNPRIVILEGED_UID):
+        assert "container" not in "".join(diagnosis([layer]).advice())
     outside = Host("Linux", "6.1", "x86_64", "3.11.7", 1000, "")
     assert "container" not in "".join(diagnosis([Layer.USER_NAMESPACE], host=outside).advice())
 

@@ -29,8 +29,8 @@ The exit status is 0 when models run here with the minimum of isolation at least
 YES, WITHOUT, NO, ABSENT = ("yes", ON), ("no ", OFF), ("NO ", BAD), (" - ", DIM)
 """Marks: there; missing; missing and needed; not there, and not needed."""
 
-CGROUPS = "cgroup-"
-"""How the names of the layers begin that a cgroup gives, and its namespace's."""
+OF_CONTAINERS = frozenset({"user-namespace", "mount-namespace", "landlock", "seccomp"})
+"""Layers that a container's profile is known to withhold; others fall with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,12 @@ class Diagnosis:
                 # "It comes with X. Do Y." is one thing to do with "Do Y.".
                 same = next((known for known in result if layer.remedy.endswith(known)), None)
                 result.setdefault(same or layer.remedy, []).append(layer.name)
-        of_the_process = [
-            layer.name
-            for layer in self.layers
-            if not layer.available and not layer.name.startswith(CGROUPS)
-        ]
+        withheld = [layer.name for layer in self.layers if not layer.available]
         advice = container_advice(self.host.container)
-        if of_the_process and advice:
-            result[f"In this {self.host.container} container: {advice}."] = of_the_process
+        if advice and OF_CONTAINERS.intersection(withheld):
+            result[f"In this {self.host.container} container: {advice}."] = [
+                name for name in withheld if name in OF_CONTAINERS
+            ]
         return result
 
 

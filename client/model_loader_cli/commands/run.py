@@ -208,6 +208,9 @@ def _show(
         ),
         soft_wrap=True,
     )
+    if isolation.missing:
+        without = f"without {', '.join(isolation.missing)} (see: model-loader doctor)"
+        screen.print(styled((safe(without), DIM)), soft_wrap=True)
     if report.note:
         screen.print(styled((safe(report.note), DIM)), soft_wrap=True)
     for result, file in zip(results, files, strict=True):
