@@ -10,13 +10,14 @@ import numpy as np
 
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import TensorDescription
-from model_loader_wire.exchange import byte_view
 from model_loader_wire.frames import BadFrame, Entry
 from model_loader_wire.strings import BadStrings, unpack_strings
 
 from ._plan import Plan, listed
 from ._tensor import DTYPES, Array, MLTensor, shown
 from .errors import DataError
+
+EMPTY = memoryview(bytearray())
 
 
 class Answer:
@@ -49,7 +50,7 @@ class Answer:
             ]
         else:
             return None
-        return [byte_view(array.data) for array in self._arrays]
+        return [array.data.cast("B") if array.size else EMPTY for array in self._arrays]
 
     def result(self, entries: tuple[Entry, ...], tensors: Sequence[bytes | memoryview]) -> Any:
         """Give what ``compute`` returns; raises BadFrame, or DataError for outputs that misfit."""

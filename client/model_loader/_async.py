@@ -19,7 +19,6 @@ from ._blocking import GRPC_OPTIONS
 from ._effects import (
     Adopt,
     Call,
-    DeadlinePassed,
     Dial,
     Effect,
     Exclusive,
@@ -48,10 +47,10 @@ class AsyncDriver:
         self._stub: Any = None
         self._stream: Any = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._generation = _fork.generation()
+        self._generation = _fork.current
         self._carry_out: dict[type, Callable[[Any], Awaitable[Any]]] = {
             Transfer: self._transfer,
-            Exclusive: self._exclusive,
+            Exclusive: self.exclusive,
             Call: self._call,
             Notify: self._notify,
             Upload: self._upload,
@@ -100,7 +99,8 @@ class AsyncDriver:
         channel: AsyncChannel = effect.channel
         await channel.run(effect.exchange, effect.deadline)
 
-    async def _exclusive(self, effect: Exclusive) -> Any:
+    async def exclusive(self, effect: Exclusive) -> Any:
+        """Run steps while holding a turn."""
         turn: asyncio.Lock = effect.turn
         if not turn.locked():
             await turn.acquire()  # at once: only waiting costs a timer
@@ -110,7 +110,7 @@ class AsyncDriver:
                 async with asyncio.timeout(left):
                     await turn.acquire()
             except TimeoutError:
-                raise DeadlinePassed from None
+                raise effect.late() from None
         try:
             return await self.run(effect.steps)
         finally:

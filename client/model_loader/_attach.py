@@ -38,7 +38,7 @@ class AttachConnection:
         self.directory = directory
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._generation = _fork.generation()
+        self._generation = _fork.current
         self._finalizer = weakref.finalize(self, self._socket.close)
         _fork.close_in_child(self)
         try:

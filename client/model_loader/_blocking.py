@@ -17,7 +17,6 @@ from ._blocking_channel import BlockingChannel
 from ._effects import (
     Adopt,
     Call,
-    DeadlinePassed,
     Dial,
     Effect,
     Exclusive,
@@ -53,10 +52,10 @@ class BlockingDriver:
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
         self._stream: Any = None
-        self._generation = _fork.generation()
+        self._generation = _fork.current
         self._carry_out: dict[type, Callable[[Any], Any]] = {
             Transfer: self._transfer,
-            Exclusive: self._exclusive,
+            Exclusive: self.exclusive,
             Call: self._call,
             Notify: self._notify,
             Upload: self._upload,
@@ -92,7 +91,8 @@ class BlockingDriver:
         channel: BlockingChannel = effect.channel
         channel.run(effect.exchange, effect.deadline)
 
-    def _exclusive(self, effect: Exclusive) -> Any:
+    def exclusive(self, effect: Exclusive) -> Any:
+        """Run steps while holding a turn."""
         turn: threading.Lock = effect.turn
         wait = -1.0
         if effect.deadline is not None:
@@ -103,7 +103,7 @@ class BlockingDriver:
         try:
             held.extend(map(turn.acquire, (True,), (wait,)))
             if not held[0]:
-                raise DeadlinePassed
+                raise effect.late()
             return self.run(effect.steps)
         finally:
             if held and held[0]:

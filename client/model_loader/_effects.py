@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 
 from model_loader_wire.exchange import Exchange
 
+from .errors import TimeoutError
+
 Result = TypeVar("Result")
 
 Steps = Generator["Effect", Any, Result]
@@ -110,12 +112,18 @@ class Transfer:
 class Exclusive:
     """Run steps while holding a turn (the driver's kind of lock, made by ``make_turn``).
 
-    Raises DeadlinePassed if the turn does not come in time.
+    Raises TimeoutError if the turn does not come in time.
     """
 
     turn: Any
     steps: Steps[Any]
     deadline: float | None
+
+    def late(self) -> TimeoutError:
+        """Make the error for a turn that did not come."""
+        return TimeoutError(
+            "another call on this model did not end in time; the model is still usable"
+        )
 
 
 Effect = (

@@ -35,7 +35,7 @@ class EmbeddedBroker:
         """Start it and wait until it listens."""
         options = _checked_options(limits, runtime)
         _require_service(runtime)
-        self._generation = _fork.generation()
+        self._generation = _fork.current
         self._life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         _fork.close_in_child(self)
         try:
@@ -65,11 +65,11 @@ class EmbeddedBroker:
 
     def alive(self) -> bool:
         """Whether the process still runs and belongs to this process."""
-        return self._generation == _fork.generation() and self._process.poll() is None
+        return self._generation == _fork.current and self._process.poll() is None
 
     def close(self) -> None:
         """End it with all its workers, and wait for its end a short while."""
-        if self._generation != _fork.generation():
+        if self._generation != _fork.current:
             return
         self._life.close()
         try:
@@ -115,7 +115,7 @@ class _Shared:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.broker: EmbeddedBroker | None = None
-        self.generation = _fork.generation()
+        self.generation = _fork.current
 
 
 _shared = _Shared()
@@ -124,7 +124,7 @@ _shared = _Shared()
 def shared_broker() -> EmbeddedBroker:
     """Return this program's private broker; starts it at first use, and again if it died."""
     global _shared
-    if _shared.generation != _fork.generation():
+    if _shared.generation != _fork.current:
         _shared = _Shared()  # a child has its own, and its parent's lock may be held for ever
     with _shared.lock:
         if _shared.broker is None or not _shared.broker.alive():

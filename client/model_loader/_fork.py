@@ -21,13 +21,10 @@ class HoldsDescriptor(Protocol):
         """Close this process's copy of it."""
 
 
-_generation = 0
+current = 0
+"""The number of forks between this process and the one that imported the package."""
+
 _holders: weakref.WeakSet[HoldsDescriptor] = weakref.WeakSet()
-
-
-def generation() -> int:
-    """Return the number of forks between this process and the one that imported the package."""
-    return _generation
 
 
 def close_in_child(holder: HoldsDescriptor) -> None:
@@ -37,7 +34,7 @@ def close_in_child(holder: HoldsDescriptor) -> None:
 
 def check(made_in: int, what: str) -> None:
     """Raise InvalidStateError if an object of another process is used here."""
-    if made_in != _generation:
+    if made_in != current:
         raise InvalidStateError(
             f"this {what} belongs to the process that was forked; create a context of its own in "
             "the child"
@@ -45,8 +42,8 @@ def check(made_in: int, what: str) -> None:
 
 
 def _after_fork() -> None:
-    global _generation
-    _generation += 1
+    global current
+    current += 1
     for holder in list(_holders):
         try:
             holder.close_descriptor()

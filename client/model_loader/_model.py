@@ -93,11 +93,11 @@ class MLModel(ModelFace):
         is lost: see ``lost``), SecurityError if the worker broke its sandbox's rules, and
         InvalidStateError for a model that is closed or lost.
         """
-        return self._driver.run(self._core.compute(inputs, outputs, signature, timeout))
+        return self._driver.exclusive(self._core.compute(inputs, outputs, signature, timeout))
 
     def reset(self, *, timeout: float | None = None) -> None:
         """Put a stateful model back to its first state (an extension). Raises as ``compute``."""
-        self._driver.run(self._core.reset(timeout))
+        self._driver.exclusive(self._core.reset(timeout))
 
     @property
     def lost(self) -> Lost | None:

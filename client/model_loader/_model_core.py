@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
@@ -73,7 +75,7 @@ class ModelCore:
         self.lost: Lost | None = None
         self.closed = False
         self.on_end: Callable[[], None] | None = None
-        self._generation = _fork.generation()
+        self._generation = _fork.current
         self._pending: tuple[Exchange, float | None] | None = None
         self._sequence = 0
         self._plans: dict[str | None, Plan] = {}
@@ -88,7 +90,7 @@ class ModelCore:
 
     def check_usable(self) -> None:
         """Raise InvalidStateError for a model that is closed, lost, or another process's."""
-        if self._generation != _fork.generation():
+        if self._generation != _fork.current:
             _fork.check(self._generation, "model")
         if self.closed:
             raise InvalidStateError("the model was closed")
@@ -102,12 +104,13 @@ class ModelCore:
 
     def compute(
         self, inputs: Any, outputs: Any, signature: str | None, timeout: float | None
-    ) -> Steps[Any]:
+    ) -> Exclusive:
         """Run the model once; everything that can be checked is checked before a byte is sent."""
         self.check_usable()
-        plan = self.plan(signature)
-        request = plan.encode(inputs)
-        answer = Answer(plan, not isinstance(inputs, dict) and not hasattr(inputs, "keys"), outputs)
+        plan = self._plans.get(signature) or self.plan(signature)
+        bare = type(inputs) is np.ndarray or not isinstance(inputs, Mapping)
+        request = plan.encode(inputs, bare)
+        answer = Answer(plan, bare, outputs)
         limit = self.report.limits.compute_seconds
         wait = limit if timeout is None else seconds(timeout, limit)
         deadline = None if wait is None else time.monotonic() + wait
@@ -116,19 +119,19 @@ class ModelCore:
             if self.session.relayed
             else self._compute_directly(plan, request, answer, deadline)
         )
-        return (yield from self._in_turn(steps, deadline))
+        return Exclusive(self.turn, steps, deadline)
 
-    def reset(self, timeout: float | None) -> Steps[None]:
+    def reset(self, timeout: float | None) -> Exclusive:
         """Put a stateful model back to its first state."""
         self.check_usable()
         wait = seconds(timeout, self.report.limits.load_seconds or RESET_SECONDS)
         deadline = None if wait is None else time.monotonic() + wait
         steps = self._reset_relayed(deadline) if self.session.relayed else self._reset(deadline)
-        yield from self._in_turn(steps, deadline)
+        return Exclusive(self.turn, steps, deadline)
 
     def close(self) -> Steps[None]:
         """End the worker. A call that is under way ends with InvalidStateError."""
-        if self.closed or self._generation != _fork.generation():
+        if self.closed or self._generation != _fork.current:
             return
         self.closed = True
         if self.channel is not None:
@@ -139,12 +142,12 @@ class ModelCore:
             # The descriptor's number may be used again once it is closed: never in another's call.
             try:
                 yield Exclusive(self.turn, self._close_channel(), time.monotonic() + CALL_SECONDS)
-            except DeadlinePassed:
+            except TimeoutError:
                 return
 
     def check_lost(self) -> Steps[Lost | None]:
         """Look whether an idle model's worker has ended, and ask why."""
-        usable = self.lost is None and not self.closed and self._generation == _fork.generation()
+        usable = self.lost is None and not self.closed and self._generation == _fork.current
         if usable and self.channel is not None and self.channel.has_ended():
             yield from self._find_verdict()
         return self.lost
@@ -171,18 +174,13 @@ class ModelCore:
         names = ", ".join(repr(known.name) for known in signatures[1:]) or "none"
         raise DataError(f"the model has no signature {signature!r}; it has {names}")
 
-    def _in_turn(self, steps: Steps[Any], deadline: float | None) -> Steps[Any]:
-        try:
-            return (yield Exclusive(self.turn, steps, deadline))
-        except DeadlinePassed:
-            raise TimeoutError(
-                "another call on this model did not end in time; the model is still usable"
-            ) from None
-
     def _compute_directly(
         self, plan: Plan, request: Request, answer: Answer, deadline: float | None
     ) -> Steps[Any]:
-        yield from self._prepare(deadline)
+        self.check_usable()
+        if self._pending is not None:
+            yield from self._drain(*self._pending, deadline)
+        self._sequence += 1
         exchange = Exchange(
             Kind.COMPUTE,
             self._sequence,
@@ -201,34 +199,33 @@ class ModelCore:
             yield from self._lose_by_violation(error)
 
     def _reset(self, deadline: float | None) -> Steps[None]:
-        yield from self._prepare(deadline)
+        self.check_usable()
+        if self._pending is not None:
+            yield from self._drain(*self._pending, deadline)
+        self._sequence += 1
         yield from self._exchange(Exchange(Kind.RESET, self._sequence), deadline)
 
-    def _prepare(self, deadline: float | None) -> Steps[None]:
-        """Drain what an interrupted call left on the channel, and take the next number."""
-        self.check_usable()
-        pending = self._pending
-        if pending is not None:
-            exchange, its_deadline = pending
-            exchange.abandon()
-            nearest = min(
-                (moment for moment in (deadline, its_deadline) if moment is not None), default=None
-            )
-            try:
-                yield Transfer(self.channel, exchange, nearest)
-            except DeadlinePassed:
-                if nearest == its_deadline:
-                    yield from self._lose_by_deadline("an interrupted computation")
-                raise TimeoutError(
-                    "an interrupted call's computation did not end in time; the model is still "
-                    "usable"
-                ) from None
-            except ChannelEnded:
-                yield from self._lose_by_ending()
-            except BadFrame as error:
-                yield from self._lose_by_violation(error)
-            self._pending = None
-        self._sequence += 1
+    def _drain(
+        self, exchange: Exchange, its_deadline: float | None, deadline: float | None
+    ) -> Steps[None]:
+        """Carry to its end what an interrupted call left on the channel."""
+        exchange.abandon()
+        nearest = min(
+            (moment for moment in (deadline, its_deadline) if moment is not None), default=None
+        )
+        try:
+            yield Transfer(self.channel, exchange, nearest)
+        except DeadlinePassed:
+            if nearest == its_deadline:
+                yield from self._lose_by_deadline("an interrupted computation")
+            raise TimeoutError(
+                "an interrupted call's computation did not end in time; the model is still usable"
+            ) from None
+        except ChannelEnded:
+            yield from self._lose_by_ending()
+        except BadFrame as error:
+            yield from self._lose_by_violation(error)
+        self._pending = None
 
     def _exchange(self, exchange: Exchange, deadline: float | None) -> Steps[None]:
         # Until the reply is in, the exchange is pending: whatever interrupts this call, the next

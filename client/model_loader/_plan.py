@@ -52,19 +52,24 @@ class Plan:
             (tensor.name, DTYPES[tensor.data_type], tensor.dimensions) for tensor in self.inputs
         )
 
-    def encode(self, inputs: Any) -> Request:
+    def encode(self, inputs: Any, bare: bool) -> Request:
         """Check and encode the inputs: a mapping by name, or one bare value.
 
         Raises DataError, or QuotaExceededError for more than ``tensor_bytes`` in all.
         """
-        if not isinstance(inputs, Mapping):
+        fixed = self._fixed
+        if bare:
             if len(self._names) != 1:
                 raise DataError(
                     f"the model has {len(self._names)} inputs, so they are given by name: "
                     f"{self._listed()}"
                 )
+            if fixed is not None and type(inputs) is np.ndarray:
+                _, dtype, shape = self._shapes[0]
+                if inputs.dtype == dtype and inputs.shape == shape and inputs.flags.c_contiguous:
+                    payload = [inputs.data]
+                    return Request(fixed.table, payload, fixed.payload_length, fixed.entries)
             inputs = {self._names[0]: inputs}
-        fixed = self._fixed
         if fixed is not None and len(inputs) == len(self._names):
             payload = []
             for name, dtype, shape in self._shapes:

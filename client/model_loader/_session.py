@@ -55,7 +55,7 @@ class Session:
         self.layers = tuple(printable(layer, NAME_LENGTH) for layer in opened.layers[:NAME_LENGTH])
         self.closed = False
         self.models_loaded: weakref.WeakSet[Closable] = weakref.WeakSet()
-        self._generation = _fork.generation()
+        self._generation = _fork.current
 
     @property
     def relayed(self) -> bool:
@@ -82,7 +82,7 @@ class Session:
 
     def close(self, owned_broker: _embedded.EmbeddedBroker | None) -> Steps[None]:
         """End the session and its models. Does nothing the second time."""
-        if self.closed or self._generation != _fork.generation():
+        if self.closed or self._generation != _fork.current:
             return
         for model in list(self.models_loaded):
             yield from model.close()

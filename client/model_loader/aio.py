@@ -161,11 +161,11 @@ class MLModel(_model.ModelFace, _AsyncContextManager):
         signature: str | None = None,
         timeout: float | None = None,
     ) -> Any:
-        return await self._driver.run(self._core.compute(inputs, outputs, signature, timeout))
+        return await self._driver.exclusive(self._core.compute(inputs, outputs, signature, timeout))
 
     @_documented_by(_model.MLModel.reset)
     async def reset(self, *, timeout: float | None = None) -> None:
-        await self._driver.run(self._core.reset(timeout))
+        await self._driver.exclusive(self._core.reset(timeout))
 
     @property
     def lost(self) -> Lost | None:

@@ -191,36 +191,40 @@ class Exchange:
     def _read_head(self, got: int) -> None:
         if got < HEADER.size:
             return
-        scratch = memoryview(self._scratch)
-        header = unpack_header(scratch[: HEADER.size])
+        header = unpack_header(self._scratch)
         self._check(header)
         start = HEADER.size + header.table_length
-        if start > len(scratch):
+        if start > len(self._scratch):
             larger = bytearray(start)
-            larger[:got] = scratch[:got]
+            larger[:got] = memoryview(self._scratch)[:got]
             self._scratch = larger
         if got < start:
             return
-        early = scratch[start:got]
-        if len(early) > header.payload_length:
+        if got - start > header.payload_length:
             raise BadFrame("the reply goes on after its end")
+        early = memoryview(self._scratch)[start:got]
         places = None
         if header.kind is Kind.ANSWER:
-            self.entries = self._read_table(header, scratch[HEADER.size : start])
+            self.entries = self._read_table(header, self._scratch[HEADER.size : start])
             if self._places is not None:
                 places = self._places(self.entries)
         self._grown = places is None
-        targets = [memoryview(bytearray(early))] if places is None else list(places)
         ends = []
-        end = 0
-        for target in targets:
-            if places is not None and end < len(early):
-                piece = early[end : end + len(target)]
-                target[: len(piece)] = piece
-            end += len(target)
-            ends.append(end)
-        if places is not None and end != header.payload_length:
-            raise BadFrame(f"{header.payload_length} bytes came for tensors of {end}")
+        if places is None:
+            targets = [memoryview(bytearray(early))]
+            ends.append(len(early))
+        else:
+            targets = list(places)
+            end = 0
+            for target in targets:
+                begin, end = end, end + len(target)
+                ends.append(end)
+                if end <= len(early):
+                    target[:] = early[begin:end]
+                elif begin < len(early):
+                    target[: len(early) - begin] = early[begin:]
+            if end != header.payload_length:
+                raise BadFrame(f"{header.payload_length} bytes came for tensors of {end}")
         self.header, self._start, self._ends = header, start, ends
         self._targets = targets  # last: from here on the head counts as read
 
@@ -235,13 +239,13 @@ class Exchange:
         if header.kind is not Kind.ANSWER and (header.table_length or header.tensors):
             raise BadFrame("a table came where there can be none")
 
-    def _read_table(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
+    def _read_table(self, header: Header, table: bytearray) -> tuple[Entry, ...]:
         known = self._known
         if (
             known is not None
-            and table == known.table
-            and header.tensors == len(known.entries)
             and header.payload_length == known.payload_length
+            and header.tensors == len(known.entries)
+            and table == known.table
         ):
             return known.entries
         return unpack_table(table, header.tensors, header.payload_length)

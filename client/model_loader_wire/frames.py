@@ -97,9 +97,9 @@ def pack_header(
 
 
 def unpack_header(data: bytes | bytearray | memoryview) -> Header:
-    """Read a header of exactly 48 bytes; raises BadFrame for anything else."""
+    """Read a header from the first 48 bytes; raises BadFrame for anything else."""
     magic, kind, zero, signature, sequence, payload, queue_ns, compute_ns, table, tensors = (
-        HEADER.unpack(data)
+        HEADER.unpack_from(data)
     )
     if magic != MAGIC or zero != 0:
         raise BadFrame("the bytes do not begin with a frame's header")

@@ -1,0 +1,143 @@
+"""Interruption: a broken-off call never gives a later call its answer."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+import model_loader as ml
+import numpy as np
+import pytest
+
+from model_loader_wire.data_types import DataType
+from tests.client import workers
+from tests.client.bare_model import bare_model, echoing_process
+from tests.client.conftest import Load
+from tests.client.fake_service import echoing, tensor
+
+
+class Interrupted(BaseException):
+    """What the signal handler raises, as Ctrl-C raises KeyboardInterrupt."""
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal as Python handles Ctrl-C."""
+    raise Interrupted
+
+
+@pytest.mark.parametrize(
+    ("elements", "interruptions", "longest"),
+    [(4, 2000, 250e-6), (300_000, 400, 3e-3)],
+    ids=["small", "larger than the socket's buffers"],
+)
+def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> None:
+    """Every answer that arrives is the answer to its own question."""
+    chance = random.Random(7)
+    interrupted = answered = wrong = number = 0
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with echoing_process(echoing(tensor("x", DataType.INT64, (elements,)))) as model:
+            model.compute(np.zeros(elements, np.int64))
+            while interrupted < interruptions:
+                number += 1
+                x = np.full(elements, number, np.int64)
+                out = np.zeros(elements, np.int64) if number % 3 == 0 else None
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, longest))
+                    answer = model.compute(x, out)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Interrupted:
+                    interrupted += 1
+                    continue
+                answered += 1
+                got = answer if out is None else out
+                wrong += bool(got[0] != number or got[-1] != number)
+            number += 1
+            assert model.compute(np.full(elements, number, np.int64))[0] == number
+            assert model.lost is None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert wrong == 0
+    assert answered > interruptions / 50
+
+
+def test_interrupted_call_is_drained_before_the_next() -> None:
+    ours, theirs = socket.socketpair()
+    gate = threading.Event()
+    frames = []
+
+    def wait_first(channel: socket.socket, frame: workers.Frame) -> None:
+        frames.append(frame)
+        gate.wait(10)
+        workers.echo(channel, frame)
+
+    worker = threading.Thread(target=workers.serve, args=(theirs, wait_first), daemon=True)
+    worker.start()
+    model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
+    out = np.zeros(2, np.int64)
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            model.compute(np.array([1, 1]), out)
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    gate.set()
+    assert model.compute(np.array([2, 2])).tolist() == [2, 2]
+    assert [frame.header.sequence for frame in frames] == [1, 2]
+    # The first call's memory is its caller's again: the late answer did not land there.
+    assert out.tolist() == [0, 0]
+
+
+def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    gate = threading.Event()
+
+    def wait(channel: socket.socket, frame: workers.Frame) -> None:
+        gate.wait(10)
+        workers.echo(channel, frame)
+
+    threading.Thread(target=workers.serve, args=(theirs, wait), daemon=True).start()
+    model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupted):
+            model.compute(np.array([1, 1]))
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    with pytest.raises(ml.TimeoutError, match="still usable"):
+        model.compute(np.array([2, 2]), timeout=0.1)
+    gate.set()
+    assert model.lost is None
+    assert model.compute(np.array([3, 3])).tolist() == [3, 3]
+
+
+def test_interrupted_load_withdraws_it(load: Load) -> None:
+    class Slow:
+        def read(self, size: int) -> bytes:
+            time.sleep(5)
+            return b""
+
+    model = load()
+    loader = ml.MLModelLoader(ml.create_context(connection=None) if False else _context(model))
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    started = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            loader.load(Slow())
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    assert time.monotonic() - started < 4
+    assert model.compute(np.zeros((2, 3), np.float32)).shape == (2, 3)
+
+
+def _context(model: ml.MLModel) -> ml.MLContext:
+    connection = ml.Connection(model._driver, model._core.session, None)
+    return ml.create_context(connection=connection)
