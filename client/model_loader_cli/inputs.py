@@ -51,26 +51,25 @@ def gather(
     Inputs without a file are made up when there is a `seed`; without one, raises UsageError that
     says which inputs are needed. Also raises it for a file that does not fit.
     """
-    if tensors is not None and len(given) > 0:
-        files = [parse(text, tensors) for text in given]
-    else:
-        files = []
+    files = [parse(text, tensors) for text in given]
     by_name = {tensor.name: tensor for tensor in tensors}
     values: dict[str, Any] = {}
-    for file in (file for file in files if file.name is not None):
-        assert file.name is not None
-        _set(values, file.name, _read(file.path, by_name[file.name], scale), by_name)
-    for file in (file for file in files if file.name is None):
+    for file in files:
+        if file.name is not None:
+            _set(values, file.name, _read(file.path, by_name[file.name], scale), by_name)
+    for file in files:
+        if file.name is not None:
+            continue
         if file.path.suffix.lower() == ".npz":
             for name, value in arrays.read_npz(file.path).items():
                 _set(values, name, value, by_name)
             continue
-        free = [tensor for tensor in tensors if tensor.name not in values]
-        if not free:
+        free = next((tensor for tensor in tensors if tensor.name not in values), None)
+        if free is None:
             raise click.UsageError(
                 f"{file.path}: every input has a value already; the inputs are:\n{listed(tensors)}"
             )
-        values[free[0].name] = _read(file.path, free[0], scale)
+        values[free.name] = _read(file.path, free, scale)
     missing = [tensor for tensor in tensors if tensor.name not in values]
     if missing and seed is not None:
         made = random_inputs(tensors, seed)

@@ -30,7 +30,7 @@ def packed_labels(summary: Mapping[str, Any]) -> Labels:
     """Return the labels packed into a model, from what `inspect` told; () where there are none."""
     for file in summary.get("associated_files", ()):
         if file["kind"] in LABEL_KINDS and file["lines"]:
-            return tuple(file["lines"])
+            return tuple(str(line) for line in file["lines"])
     return ()
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import model_loader as ml
 from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer import hostile, small
 from loader_service.writer.metadata import Description, TensorDescription, pack
 from loader_service.writer.model import ModelWriter
+from model_loader_cli.commands.inspect import quantization, show
+from model_loader_cli.summaries import reading_summary
+from model_loader_cli.terminal import console
 from tests.cli.conftest import Command, document
 from tests.shared_models import REPOSITORY
 
@@ -127,3 +132,27 @@ def test_a_model_without_anything(command: Command, model_file: WriteModel) -> N
     assert done.returncode == 0
     assert "Operators\n  none" in done.stdout
     assert command("inspect", model_file(small.no_inputs())).returncode == 0
+
+
+def test_an_infinite_scale_has_a_name() -> None:
+    """JSON has no infinity, so the summary holds its name."""
+    values = {"scale": ["inf"], "zero_point": [1], "dimension": 0, "count": 1}
+    assert quantization(values) == "inf * (q - 1)"
+    channels = {"scale": [0.5] * 16, "zero_point": [0] * 16, "dimension": 3, "count": 32}
+    assert quantization(channels) == "32 scales along dimension 3"
+    assert quantization(None) == ""
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {},
+        {"file": None},
+        {"file": {"schema_version": 3}, "size": "large"},
+        {"file": [], "size": 1, "sha256": 5},
+    ],
+)
+def test_a_summary_of_another_form_is_one_error(summary: dict[str, Any]) -> None:
+    """A worker that a model has taken over may say anything."""
+    with pytest.raises(ml.UnknownError, match="has not the form"), reading_summary():
+        show(console(), Path("model.tflite"), summary)

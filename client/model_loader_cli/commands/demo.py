@@ -48,7 +48,7 @@ The exit status is 1 when anything was not as promised.
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Read digits in a sandbox, and stop hostile models.")
 @click.option(
     "--digits",
     "folder",

@@ -81,7 +81,7 @@ class Diagnosis:
         return result
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Try the layers of the sandbox on this host.")
 @address_option
 @json_option
 def doctor(address: str | None, as_json: bool) -> int:

@@ -14,6 +14,7 @@ from model_loader_wire.causes import MESSAGE_LENGTH
 from ..exits import Exit
 from ..options import address_option, json_option, model_argument, timeout_option
 from ..service import service
+from ..summaries import reading_summary
 from ..tensors import shown_shape
 from ..terminal import (
     BAD,
@@ -47,7 +48,7 @@ SHOWN_LINES = 3
 """Lines of a packed file that are shown."""
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Tell what a model file is.")
 @model_argument
 @timeout_option
 @address_option
@@ -62,11 +63,13 @@ def inspect(model: Path, timeout: float | None, address: str | None, as_json: bo
     if as_json:
         print_json({"model": str(model), **summary})
     else:
-        _show(console(), model, summary)
+        with reading_summary():
+            show(console(), model, summary)
     return Exit.OK
 
 
-def _show(screen: Console, path: Path, summary: Values) -> None:
+def show(screen: Console, path: Path, summary: Values) -> None:
+    """Print the summary for people."""
     file = summary["file"]
     screen.print(styled((safe(path.name), HEAD)), soft_wrap=True)
     facts: list[tuple[str, object]] = [
@@ -125,17 +128,21 @@ def _show_tensors(screen: Console, title: str, inputs: Ports, outputs: Ports) ->
         for name, tensor in ports:
             shape = tensor["shape_signature"] or tensor["shape"]
             cells = [side, name or "(no name)", str(tensor["type"]).lower(), shown_shape(shape)]
-            add_row(rows, *cells, *([_quantization(tensor["quantization"])] if quantized else []))
+            add_row(rows, *cells, *([quantization(tensor["quantization"])] if quantized else []))
     screen.print(rows)
 
 
-def _quantization(values: Values | None) -> str:
+def quantization(values: Values | None) -> str:
+    """How stored numbers become real ones, in a few words; "" for a tensor without that."""
     if values is None:
         return ""
     if values["count"] > 1:
         return f"{values['count']} scales along dimension {values['dimension']}"
     zero = values["zero_point"][0] if values["zero_point"] else 0
-    return f"{values['scale'][0]:.6g} * (q - {zero})"
+    scale = values["scale"][0]
+    # JSON has no infinity: such a scale comes as its name.
+    shown = f"{scale:.6g}" if isinstance(scale, float) else str(scale)
+    return f"{shown} * (q - {zero})"
 
 
 def _show_operators(screen: Console, operators: Sequence[Values]) -> None:

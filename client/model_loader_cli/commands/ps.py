@@ -26,7 +26,7 @@ Row = Any
 """What `Connection.models` lists."""
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="List the models in a running service.")
 @address_option
 @json_option
 def ps(address: str | None, as_json: bool) -> int:

@@ -27,6 +27,7 @@ from ..options import (
 )
 from ..results import Result, output_scales, results_of, write_arrays
 from ..service import service
+from ..summaries import reading_summary
 from ..tensors import shown_shape
 from ..terminal import DIM, HEAD, console, in_bytes, in_seconds, print_json, safe, styled
 
@@ -41,7 +42,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Run a model once, in a sandbox.")
 @model_argument
 @click.option(
     "--input",
@@ -132,9 +133,10 @@ def run(
             count = top if top is not None else (USUAL_TOP if labels else 0)
             scales = None
             if count:
-                summary = connection.inspect(model, timeout=timeout)["file"]
-                labels = labels or packed_labels(summary)
-                scales = output_scales(summary, signature, outputs)
+                summary = connection.inspect(model, timeout=timeout).get("file", {})
+                with reading_summary():
+                    labels = labels or packed_labels(summary)
+                    scales = output_scales(summary, signature, outputs)
             results = results_of(answer, outputs, count=count, labels=labels, scales=scales)
             paths = write_arrays(results, folder) if folder else [None] * len(results)
             if as_json:
