@@ -58,8 +58,8 @@ class MLModelLoader(LoaderFace):
 
         `source` is a bytes-like object, a path, or a binary file object (read from where it stands
         to its end; it need not be seekable). `timeout` is in seconds, by default the limit
-        ``load_seconds``. `on_progress` is called with the bytes sent so far and the size, 0 where
-        it is not known, from a thread of its own.
+        ``load_seconds``. `on_progress` is called with the bytes sent so far and the size (0 where
+        it is not known): from a thread of its own, or on the event loop in ``aio``.
 
         Raises ConstraintError for another kind of source, OSError for a file that cannot be read,
         DataError for bytes that are no valid model, NotSupportedError for an operator or sandbox

@@ -21,15 +21,21 @@ class ModelFace:
         core.turn = driver.make_turn()
 
     def inputs(self, signature: str | None = None) -> tuple[MLTensorInfo, ...]:
-        """Describe the inputs, of the default signature or a named one."""
+        """Describe the inputs, of the default signature or a named one.
+
+        Raises DataError for a name that is not in ``signatures()``.
+        """
         return _infos(self._core.plan(signature).inputs)
 
     def outputs(self, signature: str | None = None) -> tuple[MLTensorInfo, ...]:
-        """Describe the outputs, of the default signature or a named one."""
+        """Describe the outputs, of the default signature or a named one.
+
+        Raises DataError for a name that is not in ``signatures()``.
+        """
         return _infos(self._core.plan(signature).outputs)
 
     def signatures(self) -> tuple[str, ...]:
-        """Return the names of the model's signatures; the default one has none."""
+        """Return the names of the model's signatures; the default one has none (an extension)."""
         return tuple(signature.name for signature in self._core.description.signatures[1:])
 
     @property
@@ -96,7 +102,13 @@ class MLModel(ModelFace):
         return self._driver.exclusive(self._core.compute(inputs, outputs, signature, timeout))
 
     def reset(self, *, timeout: float | None = None) -> None:
-        """Put a stateful model back to its first state (an extension). Raises as ``compute``."""
+        """Put a stateful model back to the state in which it was loaded (an extension).
+
+        The worker builds its interpreter anew. `timeout` is in seconds, by default the limit
+        ``load_seconds``; when it passes, the worker is ended and the model is lost. Raises
+        TimeoutError, OperationError or QuotaExceededError if the model cannot be opened again, and
+        InvalidStateError for a model that is closed or lost.
+        """
         self._driver.exclusive(self._core.reset(timeout))
 
     @property

@@ -77,7 +77,10 @@ class ModelLoaderError(Exception):
 
 
 class AbortError(ModelLoaderError):
-    """The operation was withdrawn before it ended."""
+    """The operation was withdrawn before it ended.
+
+    A cancelled task gets asyncio's own ``CancelledError``; this is for what the service withdrew.
+    """
 
     usual_cause = Cause.CANCELLED
 
@@ -141,7 +144,7 @@ class TimeoutError(ModelLoaderError, builtins.TimeoutError):
 
 
 class UnknownError(ModelLoaderError):
-    """A fault of the service itself."""
+    """A fault of the service itself, or an answer of it that cannot be."""
 
 
 _BY_NAME: dict[str, type[ModelLoaderError]] = {
