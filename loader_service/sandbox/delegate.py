@@ -61,8 +61,9 @@ def _manager() -> str | None:
     """Which manager to ask, as busctl's option; `None` where none can be there."""
     if os.geteuid() == 0:
         return "--system" if Path("/run/systemd/system").is_dir() else None
-    has_bus = {"XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"} & os.environ.keys()
-    return "--user" if has_bus else None
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    has_bus = runtime is not None and Path(runtime, "bus").exists()
+    return "--user" if has_bus or "DBUS_SESSION_BUS_ADDRESS" in os.environ else None
 
 
 def _own_cgroup() -> str:
