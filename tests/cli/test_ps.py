@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_without_a_service_it_says_so_and_starts_none(tmp_path: Path) -> None:
         "def refuse(*arguments, **options): raise SystemExit('a process was started')\n"
         "subprocess.Popen.__init__ = refuse\n"
     )
-    own = {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    own = {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": path}
     done = run_command("ps", env=own)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no Model Loader service is running" in done.stderr
