@@ -122,11 +122,12 @@ class FakeService(ModelLoaderServicer):
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.stop_grpc()
         for loaded in self.loaded.values():
-            for end in (loaded.theirs, loaded.relay):
-                if end is not None:
-                    end.close()
+            if loaded.relay is not None:
+                loaded.relay.stop()
+            elif loaded.theirs is not None:
+                loaded.theirs.close()
+        self.stop_grpc()
         self._folder.cleanup()
 
     def stop_grpc(self) -> None:
@@ -314,6 +315,9 @@ class FakeService(ModelLoaderServicer):
         self, request: pb.CloseModelRequest, context: grpc.ServicerContext
     ) -> pb.CloseModelReply:
         self._note("CloseModel", request, context)
+        relay = self.loaded[request.model_id].relay
+        if relay is not None:
+            relay.stop()
         return pb.CloseModelReply()
 
     def GetModel(  # noqa: N802
