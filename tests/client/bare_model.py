@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import model_loader as ml
-
 from model_loader._blocking import BlockingDriver
 from model_loader._blocking_channel import BlockingChannel
 from model_loader._model_core import ModelCore

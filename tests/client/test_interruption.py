@@ -9,10 +9,10 @@ import threading
 import time
 from types import FrameType
 
-import model_loader as ml
 import numpy as np
 import pytest
 
+import model_loader as ml
 from model_loader_wire.data_types import DataType
 from tests.client import workers
 from tests.client.bare_model import bare_model, echoing_process

@@ -11,10 +11,10 @@ import time
 import weakref
 from typing import Any
 
-import model_loader as ml
 import numpy as np
 import pytest
 
+import model_loader as ml
 from model_loader_wire.causes import TABLE, Cause, Failure
 from model_loader_wire.data_types import DataType
 from model_loader_wire.frames import HEADER, Entry, Kind, pack_header
