@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -37,13 +38,19 @@ class Directory:
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise DirectoryTaken(f"{path} is no directory of this user")
+        for entry in path.iterdir():
+            if not _is_ours(entry.name):
+                raise DirectoryTaken(
+                    f"{path} holds {entry.name}, which is no service's: a service needs a "
+                    "directory of its own"
+                )
         path.chmod(0o755 if shared else 0o700)
         self.path = path
         lock = _lock(path)
         if lock is None:
             raise DirectoryTaken(f"another service runs in {path}")
         self._lock = lock
-        self._empty()
+        _empty(path)
 
     @property
     def attach_path(self) -> str:
@@ -70,14 +77,9 @@ class Directory:
 
     def remove(self) -> None:
         """Leave nothing behind; the lock goes last, so that nobody moves in meanwhile."""
-        self._empty()
+        _empty(self.path)
         _remove_locked(self.path)
         os.close(self._lock)
-
-    def _empty(self) -> None:
-        for entry in self.path.iterdir():
-            if entry.name != LOCK:
-                _remove(entry)
 
 
 def private_directory() -> Directory:
@@ -94,19 +96,20 @@ def private_directory() -> Directory:
 
 
 def sweep(parent: Path) -> None:
-    """Remove directories that a dead embedded broker of this user left behind."""
+    """Remove directories that a dead embedded broker of this user left behind.
+
+    A directory without a broker's lock is somebody else's, whatever its name.
+    """
     for path in parent.glob(f"{EMBEDDED_PREFIX}*"):
         try:
             status = path.lstat()
             if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
                 continue
-            lock = _lock(path)
+            lock = _lock(path, make=False)
         except OSError:
             continue
         if lock is not None:
-            for entry in path.iterdir():
-                if entry.name != LOCK:
-                    _remove(entry)
+            _empty(path)
             _remove_locked(path)
             os.close(lock)
 
@@ -126,9 +129,12 @@ def _short_enough(path: Path) -> bool:
     return len(os.fsencode(path.absolute())) + LONGEST_BELOW <= SOCKET_PATH_LENGTH
 
 
-def _lock(path: Path) -> int | None:
-    """Lock a directory; None if somebody else holds it, or has just removed it. Raises OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+def _lock(path: Path, *, make: bool = True) -> int | None:
+    """Lock a directory; None if somebody else holds it, or has just removed it.
+
+    Raises OSError, also where there is no lock and none is to be made.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
     lock = os.open(path / LOCK, flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,8 +159,16 @@ def _remove_locked(path: Path) -> None:
         return
 
 
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry, ignore_errors=True)
-    else:
-        entry.unlink(missing_ok=True)
+def _is_ours(name: str) -> bool:
+    return name in (LOCK, ATTACH) or re.fullmatch(r"uid-\d+", name) is not None
+
+
+def _empty(path: Path) -> None:
+    """Remove what a broker makes in its directory, but for the lock; never anything else."""
+    for entry in path.iterdir():
+        if entry.name == LOCK or not _is_ours(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from model_loader_wire.limits import Limits
 
 def main(arguments: list[str]) -> int:
     """Run until the program is gone; returns the exit status."""
+    # What a host does not give is in every model's report; a program's stderr is its own.
+    logging.basicConfig(level=logging.ERROR, format="model-loader: %(message)s")
     life = socket.socket(fileno=int(arguments[0]))
     os.set_inheritable(life.fileno(), False)
     program = os.pidfd_open(os.getppid())

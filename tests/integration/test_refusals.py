@@ -9,6 +9,7 @@ import pytest
 
 import model_loader as ml
 from loader_service.writer import costly, hostile, small
+from tests.integration.arrays import filled, inputs_of
 from tests.shared_models import SharedModel, each_model
 
 ONE = np.array([1], np.float32)
@@ -42,18 +43,7 @@ def loader(connection: ml.Connection) -> Iterator[ml.MLModelLoader]:
 def run(loader: ml.MLModelLoader, source: object) -> None:
     """Load a model and compute once with zeros."""
     with loader.load(source) as model:
-        inputs = {
-            info.name: b""
-            if info.data_type == "string"
-            else np.zeros([size or 1 for size in info.dimensions or ()], info.data_type)
-            for info in model.inputs()
-        }
-        strings = {
-            info.name: np.full([size or 1 for size in info.dimensions or ()], b"x", object)
-            for info in model.inputs()
-            if info.data_type == "string"
-        }
-        model.compute(inputs | strings)
+        model.compute(inputs_of(model, 0))
 
 
 @each_model(runs=False)
@@ -66,7 +56,7 @@ def test_shared_models_that_cannot_run(
         # This runtime does not verify a model: what LiteRT refuses may crash here, or even run.
         try:
             run(loader, shared_model.path)
-        except (*allowed, ml.OperationError, ml.NotSupportedError):
+        except (ml.DataError, ml.OperationError, ml.NotSupportedError, ml.SecurityError):
             return
         return
     with pytest.raises(allowed):
@@ -78,7 +68,6 @@ def test_shared_models_that_cannot_run(
     [
         (hostile.abort_at_load, ml.OperationError),
         (hostile.stack_overflow_at_load, ml.OperationError),
-        (hostile.division_fault, ml.OperationError),
         (hostile.custom_operator, ml.NotSupportedError),
         (hostile.flex_operator, ml.NotSupportedError),
         (hostile.add_strings, ml.NotSupportedError),
@@ -105,7 +94,7 @@ def test_models_of_our_own_that_cannot_run(
 def test_an_index_out_of_range_fails_and_the_model_stays(loader: ml.MLModelLoader) -> None:
     with loader.load(hostile.gather()) as model:
         (info,) = model.inputs()
-        bad = np.full(info.dimensions, 1 << 20, info.data_type)  # type: ignore[arg-type]
+        bad = filled(info, 1 << 20)
         with pytest.raises(ml.OperationError):
             model.compute(bad)
         assert model.lost is None
@@ -113,12 +102,21 @@ def test_an_index_out_of_range_fails_and_the_model_stays(loader: ml.MLModelLoade
 
 
 @pytest.mark.usefixtures("bystander")
+def test_a_fault_in_an_operator_loses_the_model_and_says_why(loader: ml.MLModelLoader) -> None:
+    with loader.load(hostile.division_fault()) as model:
+        assert model.compute(np.array([7], np.int32)) == 0
+        with pytest.raises(ml.OperationError, match="SIGFPE"):
+            model.compute(np.array([-(2**31)], np.int32))
+        assert model.lost is not None
+        assert model.lost.reason == "crashed"
+        with pytest.raises(ml.InvalidStateError, match="SIGFPE"):
+            model.compute(np.array([7], np.int32))
+
+
+@pytest.mark.usefixtures("bystander")
 def test_work_without_end_meets_its_deadline(loader: ml.MLModelLoader) -> None:
     with loader.load(costly.endless()) as model:
-        inputs = {
-            info.name: np.ones([size or 1 for size in info.dimensions or ()], info.data_type)
-            for info in model.inputs()
-        }
+        inputs = inputs_of(model)
         with pytest.raises(ml.TimeoutError) as caught:
             model.compute(inputs, timeout=0.5)
         assert isinstance(caught.value, TimeoutError)

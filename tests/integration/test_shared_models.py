@@ -13,6 +13,7 @@ import pytest
 
 import model_loader as ml
 from loader_service.runtime.interpreter import InterpreterRuntime
+from tests.integration.arrays import filled
 from tests.runtime.engines import Answer, Array, Plain, answer_of, engine
 from tests.shared_models import ABSENT, SharedModel, require_model, select
 
@@ -74,6 +75,14 @@ def given(model: ml.MLModel, inputs: Sequence[Array], signature: str | None = No
     }
 
 
+def load_and_compute(
+    loader: ml.MLModelLoader, shared_model: SharedModel, inputs: Sequence[Array]
+) -> None:
+    """Load a model and run it once."""
+    with loader.load(shared_model.path) as model:
+        model.compute(given(model, inputs))
+
+
 def same(model: ml.MLModel, answer: Mapping[str, Array], plain: Sequence[Answer]) -> bool:
     """Whether the answers are the same bytes, and the same shapes where types are named."""
     for info, expected in zip(model.outputs(), plain, strict=True):
@@ -131,10 +140,7 @@ def test_bare_and_preallocated_forms(
         )
         if fixed and model.outputs():
             model.reset()
-            places = {
-                info.name: np.empty(info.dimensions, info.data_type)  # type: ignore[arg-type]
-                for info in model.outputs()
-            }
+            places = {info.name: filled(info, 0) for info in model.outputs()}
             assert model.compute(named, places) is None
             assert same(model, places, expected)
 
@@ -182,15 +188,20 @@ def test_a_hog_meets_a_named_limit_and_runs_when_limits_allow(
     runtime: str, plain_runtime: InterpreterRuntime
 ) -> None:
     shared_model = require_model(HOG)
-    inputs = [np.ones(shared_model.values["inputs"][0]["shape"], np.float32)]
-    with ml.embed(runtime=runtime) as connection:
-        loader = ml.MLModelLoader(ml.create_context(connection=connection))
-        with pytest.raises(ml.QuotaExceededError) as caught:
-            loader.load(shared_model.path).compute(inputs[0])
-        assert caught.value.limit == "memory_bytes"
-        assert caught.value.maximum == 1 << 30
-    limits = ml.Limits(memory_bytes=6 << 30, compute_seconds=60)
-    with ml.embed(runtime=runtime, limits=limits) as connection:
+    inputs = [np.ones(info["shape"], info["dtype"]) for info in shared_model.values["inputs"]]
+    defaults = ml.Limits()
+    more_input = ml.Limits(tensor_bytes=1 << 30, compute_seconds=60)
+    enough = ml.Limits(memory_bytes=6 << 30, tensor_bytes=1 << 30, compute_seconds=60)
+    for limits, limit, maximum in (
+        (defaults, "tensor_bytes", 256_000_000),
+        (more_input, "memory_bytes", 1 << 30),
+    ):
+        with ml.embed(runtime=runtime, limits=limits) as connection:
+            loader = ml.MLModelLoader(ml.create_context(connection=connection))
+            with pytest.raises(ml.QuotaExceededError) as caught:
+                load_and_compute(loader, shared_model, inputs)
+            assert (caught.value.limit, caught.value.maximum) == (limit, maximum)
+    with ml.embed(runtime=runtime, limits=enough) as connection:
         loader = ml.MLModelLoader(ml.create_context(connection=connection))
         with loader.load(shared_model.path) as model:
             expected = Plain(plain_runtime, shared_model.read()).call(inputs)

@@ -1,0 +1,206 @@
+"""Every call ends in its own answer or a typed error, also when interrupted, late or forked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import model_loader as ml
+from loader_service.runtime.schema_tensor_types import TensorType
+from loader_service.writer import costly, small
+
+from .arrays import Array, inputs_of
+
+STORM_CALLS = 1500
+
+
+class Interrupted(Exception):
+    """What the storm's handler raises, as KeyboardInterrupt is raised by Ctrl-C."""
+
+
+@contextmanager
+def storm(seed: int) -> Iterator[np.random.Generator]:
+    """Let a timer's signal raise in this thread whenever it is set."""
+
+    def strike(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        yield np.random.default_rng(seed)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_storm_of_interrupts_never_gives_another_calls_answer(
+    road_loader: ml.MLModelLoader,
+) -> None:
+    """Interrupted at random instants, each call still answers for itself or not at all."""
+    interrupted = answered = 0
+    with road_loader.load(small.double(TensorType.INT32, (2048,))) as model:
+        with storm(7) as random:
+            for number in range(STORM_CALLS):
+                values = np.full(2048, number, np.int32)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, float(random.uniform(2e-5, 4e-4)))
+                    answer = model.compute(values)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Interrupted:
+                    interrupted += 1
+                    continue
+                answered += 1
+                assert (answer == number * 2).all()
+        assert model.lost is None
+        assert (model.compute(np.full(2048, 5, np.int32)) == 10).all()
+    assert interrupted > 20
+    assert answered > 20
+
+
+def call_for_ever(model: ml.MLModel, inputs: dict[str, Array]) -> None:
+    """Call until something is raised."""
+    while True:
+        model.compute(inputs)
+
+
+def test_ctrl_c_leaves_the_model_usable(loader: ml.MLModelLoader) -> None:
+    with loader.load(costly.work()) as model:
+        inputs = inputs_of(model)
+        expected = [value.tobytes() for value in model.compute(inputs).values()]
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            call_for_ever(model, inputs)
+        timer.join()
+        assert model.lost is None
+        assert [value.tobytes() for value in model.compute(inputs).values()] == expected
+
+
+def test_a_timeout_ends_the_work_and_says_so(road_loader: ml.MLModelLoader) -> None:
+    with road_loader.load(small.add()) as other, road_loader.load(costly.endless()) as model:
+        pid = model.isolation.worker_pid
+        with pytest.raises(ml.TimeoutError):
+            model.compute(inputs_of(model), timeout=0.3)
+        assert model.lost is not None
+        assert model.lost.reason == "timeout"
+        assert not os.path.exists(f"/proc/{pid}")
+        assert other.compute(np.array([1], np.float32)) == 2
+
+
+def test_many_threads_share_a_model(road_loader: ml.MLModelLoader) -> None:
+    with road_loader.load(small.double(TensorType.INT32)) as model:
+
+        def call(number: int) -> bool:
+            answer = model.compute(np.full(4, number, np.int32))
+            return bool((answer == 2 * number).all())
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(call, range(400)))
+
+
+def test_a_forked_child_may_not_use_the_parents_model(loader: ml.MLModelLoader) -> None:
+    x = np.array([1], np.float32)
+    with loader.load(small.add()) as model:
+        assert model.compute(x) == 2
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                model.compute(x)
+            except ml.InvalidStateError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert model.compute(x) == 2
+
+
+def test_a_forked_child_can_have_a_service_of_its_own(loader: ml.MLModelLoader) -> None:
+    x = np.array([1], np.float32)
+    with loader.load(small.add()) as model:
+        assert model.compute(x) == 2
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with ml.embed() as connection:
+                    own = ml.MLModelLoader(ml.create_context(connection=connection))
+                    status = 0 if own.load(small.add()).compute(x) == 2 else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert model.compute(x) == 2
+
+
+@pytest.mark.parametrize("relay", [False, True])
+def test_the_asynchronous_face(connection: ml.Connection, relay: bool) -> None:
+    async def use() -> None:
+        async with (
+            await ml.aio.connect(connection.address, relay=relay) as own,
+            await ml.aio.create_context(connection=own) as context,
+        ):
+            loader = ml.aio.MLModelLoader(context)
+            model = await loader.load(small.double(TensorType.INT32))
+            answers = await asyncio.gather(
+                *(model.compute(np.full(4, number, np.int32)) for number in range(50))
+            )
+            for number, answer in enumerate(answers):
+                assert (answer == 2 * number).all()
+            await model.close()
+
+    asyncio.run(use())
+
+
+def test_cancelled_tasks_never_give_another_calls_answer(connection: ml.Connection) -> None:
+    async def use() -> tuple[int, int]:
+        random = np.random.default_rng(3)
+        cancelled = answered = 0
+        async with (
+            await ml.aio.connect(connection.address) as own,
+            await ml.aio.create_context(connection=own) as context,
+        ):
+            model = await ml.aio.MLModelLoader(context).load(
+                small.double(TensorType.INT32, (2048,))
+            )
+            for number in range(500):
+                call = asyncio.ensure_future(model.compute(np.full(2048, number, np.int32)))
+                await asyncio.sleep(float(random.uniform(0, 3e-4)))
+                call.cancel()
+                try:
+                    answer = await call
+                except asyncio.CancelledError:
+                    cancelled += 1
+                    continue
+                answered += 1
+                assert (answer == 2 * number).all()
+            assert model.lost is None
+            assert ((await model.compute(np.full(2048, 9, np.int32))) == 18).all()
+        return cancelled, answered
+
+    cancelled, answered = asyncio.run(use())
+    assert cancelled > 20
+    assert cancelled + answered == 500
+
+
+def test_an_asynchronous_timeout_loses_the_model(connection: ml.Connection) -> None:
+    async def use() -> None:
+        async with (
+            await ml.aio.connect(connection.address) as own,
+            await ml.aio.create_context(connection=own) as context,
+        ):
+            model = await ml.aio.MLModelLoader(context).load(costly.endless())
+            with pytest.raises(ml.TimeoutError):
+                await model.compute(inputs_of(model), timeout=0.3)  # type: ignore[arg-type]
+            lost = model.lost
+            assert lost is not None
+            assert lost.reason == "timeout"
+
+    asyncio.run(use())
