@@ -120,27 +120,30 @@ class Relay:
         stays behind; one that still waits for its turn is forgotten.
         """
         await self._lock.acquire()
-        await asyncio.shield(asyncio.create_task(self._drive_and_release(exchange)))
-        if exchange.failure is not None:
-            raise Refusal(exchange.failure)
+        failure = await asyncio.shield(asyncio.create_task(self._drive_and_release(exchange)))
+        if failure is not None:
+            raise Refusal(failure)
 
-    async def _drive_and_release(self, exchange: Exchange) -> None:
+    async def _drive_and_release(self, exchange: Exchange) -> Failure | None:
+        """Drive an exchange to its end; returns how it failed. Nobody may be there to be told."""
         seconds = self._limits.compute_seconds or 0
         try:
-            self._require_living()
+            if self._worker.lost is not None:
+                return Failure(Cause.LOST, f"the model was lost: {self._worker.lost.message}")
             async with asyncio.timeout(seconds):
                 await self._drive(exchange)
-            if exchange.failure is not None and exchange.failure.cause not in WORKER_MAY_SAY:
-                raise BadFrame(f"a worker cannot know of {exchange.failure.cause}")
+            failure = exchange.failure
+            if failure is not None and failure.cause not in WORKER_MAY_SAY:
+                raise BadFrame(f"a worker cannot know of {failure.cause}")
+            return failure
         except TimeoutError:
             message = f"the computation took longer than compute_seconds = {seconds:g}"
             late = Failure(Cause.TIMEOUT, message, "compute_seconds", seconds, seconds)
-            raise Refusal(await self._worker.end(late)) from None
+            return await self._worker.end(late)
         except BadFrame as error:
-            bad = Failure(Cause.PROTOCOL_VIOLATION, str(error))
-            raise Refusal(await self._worker.end(bad)) from None
+            return await self._worker.end(Failure(Cause.PROTOCOL_VIOLATION, str(error)))
         except ConnectionError:
-            raise Refusal(await self._worker.verdict()) from None
+            return await self._worker.verdict()
         finally:
             self._lock.release()
             if self._worker.lost is not None:
@@ -156,10 +159,6 @@ class Relay:
             if count == 0:
                 raise ConnectionResetError("the worker has gone")
             exchange.received(count)
-
-    def _require_living(self) -> None:
-        if self._worker.lost is not None:
-            raise refuse(Cause.LOST, f"the model was lost: {self._worker.lost.message}")
 
     def _close_if_unused(self) -> None:
         # An exchange under way reads the channel's end by itself, and then closes it.

@@ -66,7 +66,8 @@ def _judge(evidence: Evidence, status: int, number: int) -> Failure:
     if number in (signal.SIGXCPU, signal.SIGKILL) and _used_up(evidence):
         maximum = evidence.cpu_limit_seconds or 0
         message = f"the worker used up its CPU time, cpu_seconds = {maximum}"
-        return _lost(Cause.CPU_TIME, message, "cpu_seconds", evidence.cpu_seconds, maximum)
+        used = max(evidence.cpu_seconds, maximum)
+        return _lost(Cause.CPU_TIME, message, "cpu_seconds", used, maximum)
     if number == signal.SIGKILL:
         return _lost(Cause.KILLED, "the worker was killed by somebody else (SIGKILL)")
     if number:
