@@ -100,6 +100,7 @@ class FakeService(ModelLoaderServicer):
         self.damage_digest = False
         self.grpc_mode = 0o700
         self.garbage_on_attach = b""
+        self._workers_end: dict[str, socket.socket] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="fake-", ignore_cleanup_errors=True)
         self.directory = Path(self._folder.name)
 
@@ -194,7 +195,7 @@ class FakeService(ModelLoaderServicer):
             token=TOKEN,
             origin=origin,
             service_version="0.fake",
-            limits=pb.Limits(**self.limits.set_values()),
+            limits=_limits(self.limits),
             layers=["seccomp", "no-new-privileges"],
         )
 
@@ -239,7 +240,7 @@ class FakeService(ModelLoaderServicer):
         assert digest == trailer
         model = self.files.get(content)
         if model is None:
-            _abort(context, Failure(Cause.INVALID_MODEL, "not a TFLite file"))
+            raise _abort(context, Failure(Cause.INVALID_MODEL, "not a TFLite file"))
         model_id = f"model-{len(self.loaded)}"
         theirs, ours = socket.socketpair()
         self._workers_end[model_id] = ours
@@ -257,7 +258,7 @@ class FakeService(ModelLoaderServicer):
                 memory_held_by="cgroup-v2",
                 worker_pid=4242,
             ),
-            limits=pb.Limits(**self._limits_of(header).set_values()),
+            limits=_limits(self._limits_of(header)),
         )
 
     def Inspect(  # noqa: N802
@@ -343,10 +344,6 @@ class FakeService(ModelLoaderServicer):
             ]
         )
 
-    @property
-    def _workers_end(self) -> dict[str, socket.socket]:
-        return self.__dict__.setdefault("_ends", {})
-
     def _work(self, model_id: str, channel: socket.socket, model: FakeModel) -> None:
         workers.serve(channel, model.behave)
         loaded = self.loaded[model_id]
@@ -369,10 +366,19 @@ def _detail(failure: Failure, lost: bool = False) -> pb.ErrorDetail:
     )
 
 
-def _abort(context: grpc.ServicerContext, failure: Failure, lost: bool = False) -> Any:
+def _limits(limits: Limits) -> pb.Limits:
+    message = pb.Limits()
+    for name, value in limits.set_values().items():
+        setattr(message, name, value)
+    return message
+
+
+def _abort(context: grpc.ServicerContext, failure: Failure, lost: bool = False) -> Exception:
+    """End the call (``context.abort`` raises, so this never returns)."""
     detail = _detail(failure, lost).SerializeToString()
     context.set_trailing_metadata(((ERROR_KEY, detail),))
     context.abort(grpc.StatusCode[TABLE[failure.cause].grpc_code], failure.message)
+    raise AssertionError("abort() raises")
 
 
 def _description(model: FakeModel) -> pb.Description:

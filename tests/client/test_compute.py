@@ -10,6 +10,8 @@ import pytest
 
 import model_loader as ml
 from model_loader_wire.data_types import DataType
+from model_loader_wire.description import TensorDescription
+from model_loader_wire.frames import Entry
 from model_loader_wire.limits import Limits
 from tests.client import workers
 from tests.client.conftest import Load, put
@@ -57,7 +59,7 @@ def test_bare_input_gives_dict_for_two_outputs(load: Load) -> None:
 
 def test_model_without_inputs_takes_an_empty_dict(load: Load) -> None:
     def five(channel: Any, frame: workers.Frame) -> None:
-        entry = workers.Entry(DataType.INT32, (), 4)
+        entry = Entry(DataType.INT32, (), 4)
         channel.sendall(workers.answer_bytes(frame.header.sequence, [entry], [b"\5\0\0\0"]))
 
     model = load([signature([], [tensor("y", DataType.INT32, ())])], five)
@@ -145,8 +147,6 @@ def test_unknown_types_are_raw_bytes(service: FakeService, road: ml.Connection) 
 
 def workers_description(name: str, dimensions: tuple[int, ...], length: int) -> Any:
     """Describe a tensor of a type outside the list."""
-    from model_loader_wire.description import TensorDescription
-
     return TensorDescription(name, DataType.UNKNOWN, dimensions, length)
 
 
@@ -157,7 +157,7 @@ def test_values_that_carry_their_type_are_taken(load: Load) -> None:
         ml.MLTensor(X, (2, 3)),
         ml.MLTensor(X.reshape(-1), [2, 3]),
         ml.MLTensor(flat, [2, 3]),
-        memoryview(X),
+        X.data,
         np.asfortranarray(X),
         X[:, ::-1][:, ::-1],
         X.T.copy().T,
@@ -246,13 +246,14 @@ def test_preallocated_outputs_are_filled_in_place(
     model = loaded(service, road, tensor("x", DataType.FLOAT32, (2, 3)))
     out = np.zeros((2, 3), np.float32)
     flat = np.zeros(6, np.float32)
-    for given, target in (
+    cases: list[tuple[Any, Any]] = [
         (out, out),
         ({"out:x": out}, out),
         ([out], out),
         (ml.MLTensor(out, (2, 3)), out),
         (ml.MLTensor(flat, (2, 3)), flat),
-    ):
+    ]
+    for given, target in cases:
         target[...] = 0
         assert model.compute(X, given) is None
         np.testing.assert_array_equal(target.reshape(2, 3), X)
@@ -342,7 +343,7 @@ def test_signatures(service: FakeService, road: ml.Connection) -> None:
 
 def test_reset(service: FakeService, road: ml.Connection) -> None:
     model = loaded(service, road, tensor("x", DataType.FLOAT32, (2, 3)))
-    assert model.reset() is None
+    model.reset()
     np.testing.assert_array_equal(model.compute(X), X)
 
 

@@ -125,7 +125,7 @@ def test_interrupted_load_withdraws_it(load: Load) -> None:
             return b""
 
     model = load()
-    loader = ml.MLModelLoader(ml.create_context(connection=None) if False else _context(model))
+    loader = ml.MLModelLoader(_context(model))
     usual = signal.signal(signal.SIGALRM, interrupt)
     started = time.monotonic()
     try:

@@ -251,7 +251,7 @@ def test_timeout_of_a_worker_that_does_not_read(load: Load) -> None:
     thread.start()
     usable.wait()
     time.sleep(0.1)
-    with pytest.raises(ml.TimeoutError, match="another call.*still usable"):
+    with pytest.raises(ml.TimeoutError, match=r"another call.*still usable"):
         model.compute(np.zeros(1, np.uint8), timeout=0.1)
     assert model.lost is None
     model.close()
