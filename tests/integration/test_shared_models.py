@@ -192,15 +192,18 @@ def test_a_hog_meets_a_named_limit_and_runs_when_limits_allow(
     defaults = ml.Limits()
     more_input = ml.Limits(tensor_bytes=1 << 30, compute_seconds=60)
     enough = ml.Limits(memory_bytes=6 << 30, tensor_bytes=1 << 30, compute_seconds=60)
-    for limits, limit, maximum in (
-        (defaults, "tensor_bytes", 256_000_000),
-        (more_input, "memory_bytes", 1 << 30),
+    memory = ("memory_bytes", 1 << 30)
+    for limits, named in (
+        # Which comes first depends on what holds the memory: data segments count what is asked
+        # for, a cgroup what is touched.
+        (defaults, {memory, ("tensor_bytes", 256_000_000)}),
+        (more_input, {memory}),
     ):
         with ml.embed(runtime=runtime, limits=limits) as connection:
             loader = ml.MLModelLoader(ml.create_context(connection=connection))
             with pytest.raises(ml.QuotaExceededError) as caught:
                 load_and_compute(loader, shared_model, inputs)
-            assert (caught.value.limit, caught.value.maximum) == (limit, maximum)
+            assert (caught.value.limit, caught.value.maximum) in named
     with ml.embed(runtime=runtime, limits=enough) as connection:
         loader = ml.MLModelLoader(ml.create_context(connection=connection))
         with loader.load(shared_model.path) as model:
