@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
+import grpc.experimental
 from google.protobuf.message import Message
 
 from model_loader_wire.v1.model_loader_pb2_grpc import ModelLoaderStub
@@ -31,6 +33,8 @@ from ._effects import (
 from ._messages import SESSION_KEY, error_of_status
 from .errors import InvalidStateError, NetworkError
 
+NOTIFY_SECONDS = 10.0
+
 Result = TypeVar("Result")
 
 GRPC_OPTIONS = [
@@ -41,6 +45,11 @@ GRPC_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 ]
+
+# gRPC survives a fork only if no other thread is in one of its calls just then. So nothing here
+# leaves a thread behind: calls are the blocking ones, never futures (a channel's own thread would
+# outlive the reply), and the stream that holds a relayed session open is driven by its reader.
+STREAM_OPTIONS = [(grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
 
 
 class BlockingDriver:
@@ -110,13 +119,13 @@ class BlockingDriver:
                 turn.release()
 
     def _call(self, effect: Call) -> Any:
-        return self._wait_for(self._start(effect.method, effect.request, effect.timeout))
+        return self._ask(effect.method, effect.request, effect.timeout)
 
     def _notify(self, effect: Notify) -> None:
-        try:
-            self._start(effect.method, effect.request, 10.0)
-        except Exception:  # the connection is gone, and with it what was to be told
-            return
+        with suppress(Exception):  # the connection is gone, and with it what was to be told
+            self._method(effect.method).future(
+                effect.request, timeout=NOTIFY_SECONDS, metadata=self._metadata
+            )
 
     def _upload(self, effect: Upload) -> Any:
         # gRPC reads the requests in a thread of its own; what fails there must come out here.
@@ -132,7 +141,7 @@ class BlockingDriver:
                 raise
 
         try:
-            return self._wait_for(self._start(effect.method, requests(), effect.timeout))
+            return self._ask(effect.method, requests(), effect.timeout)
         except Exception:
             if faults:
                 raise faults[0] from None
@@ -147,7 +156,9 @@ class BlockingDriver:
     def _dial(self, effect: Dial) -> None:
         self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
         if effect.target != self._target:
-            self._channel = grpc.insecure_channel(effect.target, options=GRPC_OPTIONS)
+            self._channel = grpc.insecure_channel(
+                effect.target, options=GRPC_OPTIONS + STREAM_OPTIONS
+            )
             self._stub = ModelLoaderStub(self._channel)  # type: ignore[no-untyped-call]
             self._target = effect.target
 
@@ -178,23 +189,24 @@ class BlockingDriver:
         if channel is not None:
             channel.close()
 
-    def _start(self, method: str, request: Any, timeout: float | None) -> Any:
+    def _method(self, name: str) -> Any:
         _fork.check(self._generation, "connection")
-        if self._stub is None:
+        stub = self._stub
+        if stub is None:
             raise InvalidStateError("the connection was closed")
-        call = getattr(self._stub, method)
-        return call.future(request, timeout=timeout, metadata=self._metadata)
+        return getattr(stub, name)
 
-    def _wait_for(self, future: Any) -> Any:
+    def _ask(self, method: str, request: Any, timeout: float | None) -> Any:
+        """Call and wait; an exception in here (Ctrl-C) drops the call, which withdraws it."""
+        call = self._method(method)
         try:
-            return future.result()
-        except grpc.RpcError as error:
+            return call(request, timeout=timeout, metadata=self._metadata)
+        except (grpc.RpcError, ValueError) as error:
+            if self._stub is None:  # gRPC raises ValueError for a channel that was closed
+                raise InvalidStateError("the connection was closed during the call") from None
+            if isinstance(error, ValueError):
+                raise
             raise _error_of(error) from None
-        except grpc.FutureCancelledError:
-            raise InvalidStateError("the connection was closed during the call") from None
-        except BaseException:
-            future.cancel()  # Ctrl-C withdraws the work, too
-            raise
 
 
 def _error_of(error: Any) -> Exception:

@@ -41,10 +41,10 @@ NAMESPACE_LAYERS: Final = (
 """What `enter_namespaces` can enter."""
 
 LOCK_DOWN_LAYERS: Final = (
-    Layer.RLIMITS,
     Layer.CAPABILITIES,
     Layer.NO_NEW_PRIVILEGES,
     Layer.LANDLOCK,
+    Layer.RLIMITS,
     Layer.NOT_DUMPABLE,
     Layer.SECCOMP,
 )
@@ -112,10 +112,11 @@ def lock_down(wanted: AbstractSet[Layer], limits: ResourceLimits) -> Outcome:
         raise RuntimeError("a worker is locked down while it has one thread")
     program = seccomp.compile_filter(architecture=host_architecture(), pid=os.getpid())
     steps = _Steps(wanted)
-    steps.take(Layer.RLIMITS, lambda: resource_limits.apply_limits(limits))
     steps.take(Layer.CAPABILITIES, capabilities.drop_all)
     steps.take(Layer.NO_NEW_PRIVILEGES, process.set_no_new_privileges)
     steps.take(Layer.LANDLOCK, landlock.refuse_everything)
+    # After Landlock, which needs a descriptor for a moment.
+    steps.take(Layer.RLIMITS, lambda: resource_limits.apply_limits(limits))
     steps.take(Layer.NOT_DUMPABLE, lambda: process.set_dumpable(False))
     steps.take(Layer.SECCOMP, lambda: seccomp.load_filter(program))
     return steps.outcome()

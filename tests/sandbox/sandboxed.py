@@ -93,6 +93,7 @@ def start_sandboxed(
     lockdown.warm_up()
     reading, writing = os.pipe()
     answer, answering = os.pipe()
+    go, going = os.pipe()
     intermediate = os.fork()
     if intermediate == 0:
         try:
@@ -101,6 +102,9 @@ def start_sandboxed(
             if worker == 0:
                 signal.alarm(HANG_SECONDS)
                 signals.restore_defaults()
+                # Until the intermediate is reaped it counts as a task of the worker's user.
+                os.close(going)
+                os.read(go, 1)
                 descriptors.place({0: 0, 1: 1, 2: 2, REPORT: writing})
                 _worker(work, wanted, outcome, limits, before_lock_down, lock)
             found = {"pid": worker, "entered": sorted(outcome.entered), "refused": outcome.refused}
@@ -110,9 +114,11 @@ def start_sandboxed(
         os._exit(0)
     os.close(writing)
     os.close(answering)
+    os.close(go)
     with os.fdopen(answer, "rb") as stream:
         text = stream.read()
     os.waitpid(intermediate, 0)
+    os.close(going)
     assert text, "the intermediate process failed; see its standard error"
     found = json.loads(text)
     entered = frozenset(Layer(name) for name in found["entered"])
