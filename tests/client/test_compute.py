@@ -265,7 +265,7 @@ def test_large_preallocated_outputs(load: Load) -> None:
     model = load(echoing(tensor("x", DataType.FLOAT64, shape), tensor("y", DataType.INT8, (3,))))
     x = np.random.default_rng(0).normal(size=shape)
     y = np.array([1, 2, 3], np.int8)
-    out = {"out:x": np.zeros(shape), "out:y": np.zeros(3, np.int8)}
+    out: dict[str, Any] = {"out:x": np.zeros(shape), "out:y": np.zeros(3, np.int8)}
     for _ in range(3):
         assert model.compute({"x": x, "y": y}, out) is None
         np.testing.assert_array_equal(out["out:x"], x)
