@@ -57,8 +57,6 @@ class Loading:
             worker = await self._spawn(session, load, Task.LOAD)
             digest = await _upload(worker, load, parts)
             description = await _description(worker)
-            if session.closed:
-                raise refuse(Cause.CANCELLED, "the session was closed while the model was loading")
             model = Model(
                 worker=worker,
                 description=description,
@@ -158,8 +156,10 @@ class _Load:
         return monotonic() - self._began
 
     def adopt(self, worker: Worker) -> None:
-        """Let the worker end with the load, or with its session."""
+        """Let the worker end with the load, or with its session; raises Refusal if that is over."""
         self._worker = worker
+        if self._session.closed:
+            raise refuse(Cause.CLOSED, "the session was closed while the model was loading")
         self._session.unfinished.add(worker)
 
     @asynccontextmanager

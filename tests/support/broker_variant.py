@@ -1,0 +1,33 @@
+"""An embedded broker with other settings than a program can ask for.
+
+    python -m tests.support.broker_variant LIFE OPTIONS SETTINGS
+
+LIFE and OPTIONS as of ``loader_service.broker.embedded``; SETTINGS is a JSON object with fields of
+``Settings``, and ``cgroups``: false to run as on a host whose cgroups cannot be written to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+
+from loader_service.broker import embedded
+from loader_service.broker.settings import Settings
+from loader_service.sandbox import cgroup
+
+
+def main(arguments: list[str]) -> int:
+    """Run the broker until the life socket ends; returns its exit status."""
+    life, options, settings = arguments
+    changed = json.loads(settings)
+    if not changed.pop("cgroups", True):
+        cgroup.discover = lambda: None
+    if "allowed_uids" in changed:
+        changed["allowed_uids"] = frozenset(changed["allowed_uids"])
+    setattr(embedded, "Settings", partial(Settings, **changed))  # noqa: B010
+    return embedded.main([life, options])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
