@@ -104,6 +104,7 @@ def start_sandboxed(
                 signals.restore_defaults()
                 # Until the intermediate is reaped it counts as a task of the worker's user.
                 os.close(going)
+                os.close(answering)
                 os.read(go, 1)
                 descriptors.place({0: 0, 1: 1, 2: 2, REPORT: writing})
                 _worker(work, wanted, outcome, limits, before_lock_down, lock)
