@@ -10,6 +10,7 @@ bytes have moved (EINTR) moves nothing.
 from __future__ import annotations
 
 import math
+import select
 import socket
 import struct
 import time
@@ -78,13 +79,16 @@ class BlockingChannel:
             raise ChannelEnded from None
 
     def has_ended(self) -> bool:
-        """Look, without waiting and without taking anything, whether the other end is gone."""
-        try:
-            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
+        """Look, without waiting and without taking anything, whether the other end is gone.
+
+        A reply that nobody has read yet (of an interrupted call) does not hide the end.
+        """
+        descriptor = self.socket.fileno()
+        if descriptor < 0:
             return True
+        poll = select.poll()
+        poll.register(descriptor, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def stop(self) -> None:
         """Let a thread that waits on the socket go on; the descriptor stays."""

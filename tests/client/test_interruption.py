@@ -118,6 +118,23 @@ def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() ->
     assert model.compute(np.array([3, 3])).tolist() == [3, 3]
 
 
+def test_end_is_noticed_behind_an_unread_reply() -> None:
+    ours, theirs = socket.socketpair()
+    model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupted):
+            model.compute(np.array([1, 1]))
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    assert not model._core.channel.has_ended()
+    workers.echo(theirs, workers.read_frame(theirs))
+    assert not model._core.channel.has_ended()
+    theirs.close()
+    assert model._core.channel.has_ended()
+
+
 def test_interrupted_load_withdraws_it(load: Load) -> None:
     class Slow:
         def read(self, size: int) -> bytes:
