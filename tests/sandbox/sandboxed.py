@@ -100,8 +100,10 @@ def start_sandboxed(
             outcome = lockdown.enter_namespaces(wanted, uid)
             worker = os.fork()
             if worker == 0:
-                signal.alarm(HANG_SECONDS)
                 signals.restore_defaults()
+                # Process 1 would ignore the default action.
+                signal.signal(signal.SIGALRM, lambda *_: os._exit(signal.SIGALRM))
+                signal.alarm(HANG_SECONDS)
                 # Until the intermediate is reaped it counts as a task of the worker's user.
                 os.close(going)
                 os.close(answering)
@@ -153,6 +155,7 @@ def _worker(
 ) -> None:
     def locked() -> object:
         signals.exit_on_signals()
+        process.set_parent_death_signal()
         before_lock_down()
         if lock:
             make = limits or (lambda entered: ResourceLimits.for_worker(entered, threads=2))

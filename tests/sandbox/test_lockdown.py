@@ -99,12 +99,8 @@ def test_the_death_signal_survives_lock_down_and_ends_process_1_with_its_parent(
             os.write(1, b"x")
             wait_for_ever()
 
-        def before() -> None:
-            process.set_parent_death_signal()
-            os.dup2(1, 1)
-
         os.dup2(readying, 1)
-        worker = start_sandboxed(locked, wanted=ALL, uid=uid, before_lock_down=before)
+        worker = start_sandboxed(locked, wanted=ALL, uid=uid)
         os.read(ready, 1)
         os.write(writing, str(worker.pid).encode())
         signal.pause()
