@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loader_service.broker.refusal import Refusal, over_limit, refuse
-from loader_service.broker.worker import WORKER_MAY_SAY, Worker
+from loader_service.broker.worker import CLOSING_SECONDS, WORKER_MAY_SAY, Worker
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import RANK, ModelDescription
 from model_loader_wire.exchange import Exchange, Places
@@ -143,7 +143,10 @@ class Relay:
         except BadFrame as error:
             return await self._worker.end(Failure(Cause.PROTOCOL_VIOLATION, str(error)))
         except ConnectionError:
-            return await self._worker.verdict()
+            # A worker that has lost its channel is ending; one that lives on does so on purpose.
+            await self._worker.wait(CLOSING_SECONDS)
+            closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its channel")
+            return await self._worker.end(closed)
         finally:
             self._lock.release()
             if self._worker.lost is not None:

@@ -39,7 +39,7 @@ PING_SLACK_SECONDS = 1
 """A worker looks for pings between calls, at most every quarter second: so much later than
 ``compute_seconds`` an answer may come although no single computation took longer."""
 CLOSING_SECONDS = 0.5
-"""From the end of a worker's control socket to its death, if it ends by itself."""
+"""From the end of a worker's sockets to its death, if it ends by itself."""
 MESSAGES_WAITING = 2
 """More than a worker ever has to say at once."""
 
