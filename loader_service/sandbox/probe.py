@@ -235,9 +235,18 @@ def _landlock() -> str:
 
 def _not_dumpable() -> str:
     process.set_dumpable(False)
-    owner = os.stat("/proc/self/environ").st_uid
-    _expect(owner == 0, f"its files below /proc belong to user {owner}")
-    return "its files below /proc belong to root"
+    mine = f"/proc/{os.getpid()}/environ"
+    reader = os.fork()
+    if reader == 0:
+        capabilities.drop_all()
+        try:
+            os.close(os.open(mine, os.O_RDONLY))
+        except PermissionError:
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(reader, 0)
+    _expect(status == 0, "another process of the same user could read it")
+    return "no process of the same user can read it"
 
 
 def _rlimits() -> str:
