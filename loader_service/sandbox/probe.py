@@ -234,11 +234,12 @@ def _landlock() -> str:
 
 
 def _not_dumpable() -> str:
+    # Capabilities would forbid the reading too, or allow it in spite of everything.
+    capabilities.drop_all()
     process.set_dumpable(False)
     mine = f"/proc/{os.getpid()}/environ"
     reader = os.fork()
     if reader == 0:
-        capabilities.drop_all()
         try:
             os.close(os.open(mine, os.O_RDONLY))
         except PermissionError:
