@@ -56,7 +56,7 @@ def test_no_file_grows_no_core_is_left_and_no_memory_is_locked(tmp_path: Path) -
         return [grown, nothing == [(0, 0)] * 4, refusal(lambda: mmap.mmap(-1, 4096, flags=locked))]
 
     # Root may lock memory as long as it holds CAP_IPC_LOCK, which a worker does not.
-    memory = None if os.geteuid() == 0 else errno.EAGAIN
+    memory = None if os.geteuid() == 0 else errno.EPERM
     assert limited(ResourceLimits(), work) == [errno.EFBIG, True, memory]
 
 
