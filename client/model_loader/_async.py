@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
 import grpc
@@ -68,26 +69,32 @@ class AsyncDriver:
 
     async def run(self, steps: Steps[Result]) -> Result:
         """Run a piece of the core to its end."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise InvalidStateError(
+                "this object belongs to another event loop; each loop has its own connection"
+            )
         carry_out = self._carry_out
-        try:
-            if asyncio.get_running_loop() is not self._loop:
-                raise InvalidStateError(
-                    "this object belongs to another event loop; each loop has its own connection"
-                )
-            effect: Effect = next(steps)
-            while True:
-                try:
+        effect: Effect
+        result: Any = None
+        fault: BaseException | None = None
+        while True:
+            try:
+                if fault is not None:
+                    effect, fault = steps.throw(fault), None
                     result = await carry_out[type(effect)](effect)
-                except GeneratorExit:
-                    steps.close()
-                    raise
-                except BaseException as error:
-                    effect = steps.throw(error)
-                else:
+                while True:
                     effect = steps.send(result)
-        except StopIteration as stop:
-            value: Result = stop.value
-            return value
+                    result = await carry_out[type(effect)](effect)
+            except StopIteration as stop:
+                value: Result = stop.value
+                return value
+            except GeneratorExit:  # the loop is gone: nothing can be awaited any more
+                steps.close()
+                raise
+            except BaseException as error:
+                if getgeneratorstate(steps) == GEN_CLOSED:  # it came from the steps themselves
+                    raise
+                fault = error
 
     def spawn(self, steps: Steps[Any]) -> None:
         """Run a piece of the core that nobody waits for."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
 import grpc
@@ -83,18 +84,25 @@ class BlockingDriver:
     def run(self, steps: Steps[Result]) -> Result:
         """Run a piece of the core to its end."""
         carry_out = self._carry_out
-        try:
-            effect: Effect = next(steps)
-            while True:
-                try:
+        effect: Effect
+        result: Any = None
+        fault: BaseException | None = None
+        while True:
+            # Wherever an interruption comes, also between two effects, the steps get to see it.
+            try:
+                if fault is not None:
+                    effect, fault = steps.throw(fault), None
                     result = carry_out[type(effect)](effect)
-                except BaseException as error:
-                    effect = steps.throw(error)
-                else:
+                while True:
                     effect = steps.send(result)
-        except StopIteration as stop:
-            value: Result = stop.value
-            return value
+                    result = carry_out[type(effect)](effect)
+            except StopIteration as stop:
+                value: Result = stop.value
+                return value
+            except BaseException as error:
+                if getgeneratorstate(steps) == GEN_CLOSED:  # it came from the steps themselves
+                    raise
+                fault = error
 
     def _transfer(self, effect: Transfer) -> None:
         channel: BlockingChannel = effect.channel

@@ -155,7 +155,7 @@ def embed(
     installed or this host cannot run it, NetworkError if it does not start.
     """
     driver = BlockingDriver()
-    broker = _embedded.start(limits, runtime)
+    broker = _embedded.EmbeddedBroker(limits, runtime)
     try:
         return Connection(driver, driver.run(open_session(None, origin, False, broker)), broker)
     except BaseException:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 from model_loader_wire.causes import Cause, Failure, printable
@@ -37,6 +38,8 @@ class EmbeddedBroker:
         _require_service(runtime)
         self._generation = _fork.current
         self._life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        weakref.finalize(self, self._life.close).atexit = False  # at the exit: see _end_all
+        _brokers.add(self)
         _fork.close_in_child(self)
         try:
             with theirs:
@@ -59,6 +62,7 @@ class EmbeddedBroker:
             answer = self._read_answer()
         except BaseException:
             self._life.close()
+            _brokers.discard(self)
             raise
         self.directory = Path(str(answer["directory"]))
         self.pid = int(str(answer["pid"]))
@@ -109,6 +113,18 @@ class EmbeddedBroker:
         return dict(answer)
 
 
+_brokers: weakref.WeakSet[EmbeddedBroker] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """Leave nothing behind when the program ends."""
+    for broker in list(_brokers):
+        broker.close()
+
+
+atexit.register(_end_all)
+
+
 class _Shared:
     """The one broker of this program."""
 
@@ -131,15 +147,8 @@ def shared_broker() -> EmbeddedBroker:
             if _shared.broker is not None:
                 _shared.broker.close()
             _shared.broker = None
-            _shared.broker = start()
+            _shared.broker = EmbeddedBroker()
         return _shared.broker
-
-
-def start(limits: Limits | None = None, runtime: str = "auto") -> EmbeddedBroker:
-    """Start a private broker that ends at the latest with this program."""
-    broker = EmbeddedBroker(limits, runtime)
-    atexit.register(broker.close)
-    return broker
 
 
 def _checked_options(limits: Limits | None, runtime: str) -> dict[str, object]:

@@ -78,6 +78,8 @@ def load(
                 partial(session.attach.receive_channel, reply.model_id)
             )
             core.channel = yield Adopt(taken, core.noticed_end)
+    except GeneratorExit:
+        raise  # nobody carries out effects any more
     except BaseException:
         yield Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
         raise

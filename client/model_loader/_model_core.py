@@ -148,8 +148,19 @@ class ModelCore:
     def check_lost(self) -> Steps[Lost | None]:
         """Look whether an idle model's worker has ended, and ask why."""
         usable = self.lost is None and not self.closed and self._generation == _fork.current
-        if usable and self.channel is not None and self.channel.has_ended():
-            yield from self._find_verdict()
+        if not usable or self.session.closed:
+            return self.lost
+        if self.channel is not None:
+            if self.channel.has_ended():
+                yield from self._find_verdict()
+        else:  # relayed: there is nothing to look at here
+            try:
+                request = pb.GetModelRequest(model_id=self.model_id)
+                state: pb.ModelState = yield Call("GetModel", request, CALL_SECONDS)
+                if state.lost:
+                    yield from self._find_verdict()
+            except ModelLoaderError as error:
+                self._lose(Lost(error.cause, error.message))
         return self.lost
 
     def noticed_end(self) -> None:

@@ -156,6 +156,8 @@ def _open_relayed(
             raise NetworkError("the service did not open a session")
         session = Session(event.opened, directory, None, broker)
         yield Dial(_target(str(path)), session.token)
+    except GeneratorExit:
+        raise  # nobody carries out effects any more
     except BaseException:
         yield HangUp()
         raise

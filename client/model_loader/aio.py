@@ -199,7 +199,7 @@ async def embed(
     *, limits: Limits | None = None, runtime: str = "auto", origin: str | None = None
 ) -> Connection:
     driver = AsyncDriver()
-    broker = await asyncio.to_thread(_embedded.start, limits, runtime)
+    broker = await asyncio.to_thread(_embedded.EmbeddedBroker, limits, runtime)
     try:
         session = await driver.run(open_session(None, origin, False, broker))
     except BaseException:
