@@ -199,7 +199,6 @@ WORKER_SYSTEM_CALLS: Final[tuple[Rule, ...]] = (
     _allow("rt_sigprocmask", "the start and the end of a thread"),
     _allow("rt_sigaction", "the first thread; a handler can only run code that is there already"),
     _allow("rt_sigreturn", "the end of a signal handler"),
-    _allow("sigaltstack", "a thread's own stack for signals"),
     _allow_if(
         "sched_getaffinity",
         (Condition(0, INT, 0),),

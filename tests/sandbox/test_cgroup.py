@@ -31,8 +31,10 @@ def needs(tree: Tree, *controllers: cgroup.Controller) -> None:
             pytest.skip(f"the {controller} controller of this host cannot be written to")
 
 
-def inside(tree: Tree, path: str, limits: GroupLimits, work: Callable[[], int]) -> cgroup.Group:
-    """Run `work` in a child that waits until it is in the group; the group stays for a look."""
+def inside(
+    tree: Tree, path: str, limits: GroupLimits, work: Callable[[], int]
+) -> tuple[cgroup.Group, int]:
+    """Run `work` in a child that waits until it is in the group; gives the group and its status."""
     group = tree.create(path, limits)
     go, going = os.pipe()
     pid = os.fork()
@@ -49,13 +51,7 @@ def inside(tree: Tree, path: str, limits: GroupLimits, work: Callable[[], int]) 
     group.add(pid)
     assert group.processes() == [pid]
     os.close(going)
-    group.status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # type: ignore[attr-defined]
-    return group
-
-
-def status_of(group: cgroup.Group) -> int:
-    status: int = group.status  # type: ignore[attr-defined]
-    return status
+    return group, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_memory_beyond_the_limit_is_an_oom_kill_that_is_counted(tree: Tree) -> None:
@@ -64,8 +60,10 @@ def test_memory_beyond_the_limit_is_an_oom_kill_that_is_counted(tree: Tree) -> N
     def grow() -> int:
         return len(bytearray(128 << 20)) >> 40
 
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(memory_bytes=32 << 20), grow)
-    assert status_of(group) == -signal.SIGKILL
+    group, status = inside(
+        tree, "user-1/origin-a/worker-1", GroupLimits(memory_bytes=32 << 20), grow
+    )
+    assert status == -signal.SIGKILL
     assert group.oom_kills() == 1
     peak = group.memory_peak()
     assert peak is None or 16 << 20 < peak <= 32 << 20
@@ -82,13 +80,15 @@ def test_a_limit_above_holds_for_all_below_and_the_victims_group_counts(tree: Tr
     def grow() -> int:
         return len(bytearray(128 << 20)) >> 40
 
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(memory_bytes=1 << 30), grow)
-    assert status_of(group) == -signal.SIGKILL
+    group, status = inside(
+        tree, "user-1/origin-a/worker-1", GroupLimits(memory_bytes=1 << 30), grow
+    )
+    assert status == -signal.SIGKILL
     assert group.oom_kills() == 1
     assert group.remove()
     # The level went with its last group and gets its limit again with the next.
-    again = inside(tree, "user-1/origin-b/worker-2", GroupLimits(), grow)
-    assert status_of(again) == -signal.SIGKILL
+    _, status = inside(tree, "user-1/origin-b/worker-2", GroupLimits(), grow)
+    assert status == -signal.SIGKILL
 
 
 def test_memory_within_the_limit_is_left_alone(tree: Tree) -> None:
@@ -97,8 +97,10 @@ def test_memory_within_the_limit_is_left_alone(tree: Tree) -> None:
     def grow() -> int:
         return len(bytearray(16 << 20)) >> 40
 
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(memory_bytes=64 << 20), grow)
-    assert (status_of(group), group.oom_kills()) == (0, 0)
+    group, status = inside(
+        tree, "user-1/origin-a/worker-1", GroupLimits(memory_bytes=64 << 20), grow
+    )
+    assert (status, group.oom_kills()) == (0, 0)
 
 
 def test_a_thread_beyond_the_limit_is_refused_and_counted(tree: Tree) -> None:
@@ -115,8 +117,8 @@ def test_a_thread_beyond_the_limit_is_refused_and_counted(tree: Tree) -> None:
             pass
         return started
 
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(pids=4), start_threads)
-    assert status_of(group) == 3
+    group, status = inside(tree, "user-1/origin-a/worker-1", GroupLimits(pids=4), start_threads)
+    assert status == 3
     assert group.pids_refused() == 1
 
 
@@ -130,8 +132,8 @@ def test_a_share_of_the_processor_is_throttled_by_the_kernels_count(tree: Tree) 
             pass
         return 0
 
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(cpu_percent=20), spin)
-    assert status_of(group) == 0
+    group, status = inside(tree, "user-1/origin-a/worker-1", GroupLimits(cpu_percent=20), spin)
+    assert status == 0
     assert group.throttled_periods() >= 2
     used = group.cpu_seconds()
     assert used is None or used >= 0.1
@@ -139,7 +141,9 @@ def test_a_share_of_the_processor_is_throttled_by_the_kernels_count(tree: Tree) 
 
 def test_without_a_share_nothing_is_throttled(tree: Tree) -> None:
     needs(tree, "cpu")
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(), lambda: sum(range(1000)) * 0)
+    group, _status = inside(
+        tree, "user-1/origin-a/worker-1", GroupLimits(), lambda: sum(range(1000)) * 0
+    )
     assert group.throttled_periods() == 0
 
 
@@ -154,8 +158,8 @@ def test_a_share_larger_than_the_levels_above_is_cut_to_theirs(tree: Tree) -> No
             pass
         return 0
 
-    group = inside(tree, "user-1/origin-a/worker-1", GroupLimits(cpu_percent=150), spin)
-    assert status_of(group) == 0
+    _group, status = inside(tree, "user-1/origin-a/worker-1", GroupLimits(cpu_percent=150), spin)
+    assert status == 0
     root = tree.roots["cpu"]
     throttled = (root / "user-1" / "cpu.stat").read_text().split()
     assert int(throttled[throttled.index("nr_throttled") + 1]) >= 1
