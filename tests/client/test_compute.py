@@ -90,7 +90,7 @@ def test_dynamic_shapes(service: FakeService, road: ml.Connection) -> None:
         tensor("y", DataType.INT8, None),
     )
     for rows in (1, 5, 0, 70_000):
-        x = np.ones((rows, 3), np.float32) * rows
+        x = np.full((rows, 3), rows, np.float32)
         y = np.full((rows, 1, 2), 7, np.int8)
         answer = model.compute({"x": x, "y": y})
         np.testing.assert_array_equal(answer["out:x"], x)

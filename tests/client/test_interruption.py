@@ -29,6 +29,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
+# A handler that raises inside some destructor is reported there, by Python, and goes no further.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("elements", "interruptions", "longest"),
     [(4, 2000, 250e-6), (300_000, 400, 3e-3)],

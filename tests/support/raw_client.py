@@ -38,7 +38,9 @@ Metadata = tuple[tuple[str, str], ...]
 class Service:
     """A broker process of one's own, started as a program starts it."""
 
-    def __init__(self, limits: dict[str, float] | None = None, **settings: object) -> None:
+    def __init__(
+        self, limits: dict[str, float] | None = None, runtime: str = "auto", **settings: object
+    ) -> None:
         """Start it and wait until it is ready; `settings` are those of ``broker_variant``."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the service
         self._life, theirs = socket.socketpair()
@@ -46,7 +48,7 @@ class Service:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "tests.support.broker_variant", str(theirs.fileno())),
-                    json.dumps({"limits": limits or {}}),
+                    json.dumps({"limits": limits or {}, "runtime": runtime}),
                     json.dumps(settings),
                 ],
                 pass_fds=[theirs.fileno()],
