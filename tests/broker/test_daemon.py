@@ -1,0 +1,203 @@
+"""``model-loaderd``: its flags, its exit statuses, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loader_service.broker import daemon
+from loader_service.writer import small
+from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+from tests.broker.conftest import ONE
+from tests.shared_models import REPOSITORY
+from tests.support.processes import children, describe, wait_until_empty
+from tests.support.raw_client import HANG_SECONDS, AttachConnection, RawSession, exchange_over
+
+COMMAND = [sys.executable, "-m", "loader_service.broker.daemon"]
+
+
+@contextmanager
+def running(directory: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the daemon until it listens; at the end it must be gone."""
+    daemon = subprocess.Popen(
+        [*COMMAND, "--directory", str(directory), *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        start_new_session=True,
+    )
+    try:
+        assert daemon.stderr is not None
+        for line in daemon.stderr:
+            if "ready in" in line:
+                break
+        else:
+            raise AssertionError(f"it ended with status {daemon.wait(HANG_SECONDS)}")
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.communicate()
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Run the daemon to its end."""
+    return subprocess.run(
+        [*COMMAND, *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+
+def test_help_names_each_limit_with_its_default() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    for field in fields(Limits):
+        default = getattr(DEFAULT_LIMITS, field.name)
+        said = "no limit" if default is None else str(default)
+        assert f"--{field.name.replace('_', '-')} N (default: {said})" in text
+    assert "Exit status: 0" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--memory-bytes", "0"], "limit memory_bytes must be above zero, not 0"),
+        (["--compute-seconds", "nan"], "limit compute_seconds must be above zero, not nan"),
+        (["--memory-bytes", "1GB"], "invalid int value: '1GB'"),
+        (["--allow-user", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
+        (["--runtime", "onnx"], "invalid choice: 'onnx'"),
+        (["--no-such-flag"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage_is_status_2(flags: list[str], text: str) -> None:
+    done = run(*flags)
+    assert done.returncode == daemon.EXIT_USAGE == 2
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_limit_that_cannot_be_held_is_status_4(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = (
+        "import sys; from loader_service.sandbox import cgroup; cgroup.discover = lambda: None; "
+        "from loader_service.broker.daemon import main; sys.exit(main(sys.argv[1:]))"
+    )
+    path = short_folder / "service"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--directory", str(path), "--cpu-percent", "50"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == daemon.EXIT_REFUSED == 4
+    assert "cpu_percent needs a writable cpu cgroup" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not path.exists()
+
+
+def test_each_flag_is_in_force_and_a_second_daemon_is_status_3(short_folder: Path) -> None:
+    path = short_folder / "service"
+    limits = {
+        "memory_bytes": 1 << 29,
+        "cpu_seconds": 60,
+        "threads": 1,
+        "processes": 2,
+        "model_bytes": 100_000,
+        "tensor_bytes": 1000,
+        "output_bytes": 2000,
+        "models_per_origin": 1,
+        "load_seconds": 20.5,
+        "compute_seconds": 1.5,
+    }
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in limits.items()]
+    with running(path, *flags, "--allow-user", "54321") as process:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
+        with RawSession(path) as session:
+            said = session.welcome.session.limits
+            assert {name: getattr(said, name) for name in limits} == limits
+            assert said.cpu_percent == 0
+            reply = session.load(small.add())
+            with session.channel(reply.model_id) as channel:
+                (output,) = exchange_over(channel, [ONE]).tensors
+                assert np.frombuffer(output, np.float32) == 2
+                done = run("--directory", str(path))
+                assert done.returncode == daemon.EXIT_TAKEN == 3
+                assert f"another service runs in {path}" in done.stderr
+                assert "Traceback" not in done.stderr
+                (output,) = exchange_over(channel, [ONE]).tensors
+                assert np.frombuffer(output, np.float32) == 2
+                end(process, signal.SIGTERM)
+                assert channel.recv(1) == b""
+    assert not path.exists()
+
+
+def end(process: subprocess.Popen[str], number: int) -> None:
+    """End the daemon by a signal; all its children end."""
+    family = children(process.pid)
+    assert family
+    process.send_signal(number)
+    _, said = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+
+    def alive() -> list[int]:
+        return [pid for pid in family if Path(f"/proc/{pid}").exists()]
+
+    left = wait_until_empty(alive, HANG_SECONDS)
+    assert not left, describe(left)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_everything(short_folder: Path, number: int) -> None:
+    path = short_folder / "service"
+    with running(path) as process:
+        connection = AttachConnection(path)
+        assert connection.hello().WhichOneof("reply") == "welcome"
+        end(process, number)
+        assert connection.is_ended()
+        connection.close()
+    assert not path.exists()
+
+
+def test_a_stale_directory_is_taken_over(short_folder: Path) -> None:
+    path = short_folder / "service"
+    with running(path) as process:
+        process.kill()
+        process.wait()
+        assert (path / "attach.sock").exists()
+    with running(path):
+        connection = AttachConnection(path)
+        assert connection.hello().WhichOneof("reply") == "welcome"
+        connection.close()
+
+
+def test_a_path_too_long_is_status_3_with_a_sentence(short_folder: Path) -> None:
+    done = run("--directory", str(short_folder / ("x" * 100)))
+    assert done.returncode == daemon.EXIT_TAKEN
+    assert "no room for a socket's name" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_default_directory_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1234")
+    assert daemon.default_directory() == "/run/user/1234/model-loader"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert daemon.default_directory() == "/run/model-loader"
