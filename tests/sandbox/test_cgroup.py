@@ -206,6 +206,20 @@ def test_a_busy_group_is_removed_later(tree: Tree) -> None:
     assert not any((root / "user-1").exists() for root in tree.roots.values())
 
 
+def test_a_group_made_anew_under_a_busy_ones_name_stays(tree: Tree) -> None:
+    group = tree.create("user-1/origin-a/worker-1", GroupLimits())
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    group.add(pid)
+    assert group.remove() is False
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    again = tree.create("user-1/origin-a/worker-1", GroupLimits())
+    tree.create("user-2/origin-a/worker-2", GroupLimits())
+    assert all((root / again.path).is_dir() for root in tree.roots.values())
+
+
 def test_levels_with_other_groups_stay(tree: Tree) -> None:
     first = tree.create("user-1/origin-a/worker-1", GroupLimits())
     second = tree.create("user-1/origin-a/worker-2", GroupLimits())

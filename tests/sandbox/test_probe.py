@@ -20,6 +20,7 @@ from loader_service.sandbox import (
 )
 from loader_service.sandbox.layers import CGROUP_LAYERS, MINIMUM, PROCESS_LAYERS, Layer
 from loader_service.sandbox.lockdown import LOCK_DOWN_LAYERS
+from loader_service.sandbox.probe_attempts import ATTEMPTS
 from loader_service.sandbox.remedies import REMEDIES
 from tests.sandbox.sandboxed import become_ordinary, in_child, start_sandboxed, worker_uid
 
@@ -121,7 +122,7 @@ def test_a_call_that_succeeds_without_effect_is_not_believed(
     layer: Layer, module: object, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, name, lambda *_: 0)
-    finding = probe._in_child(layer, probe._ATTEMPTS[layer])
+    finding = probe._in_child(layer, ATTEMPTS[layer])
     if os.geteuid() != 0 or layer is not Layer.USER_NAMESPACE:
         assert not finding.available
     assert finding.remedy == ("" if finding.available else REMEDIES[layer])
