@@ -99,6 +99,10 @@ test-slow: install ## what takes longer
 	$(call on_second_runtime,slow)
 	$(PYTEST) -m slow tests
 
+.PHONY: bench
+bench: install ## measure a call, a load and a worker against running in process (ten minutes)
+	.venv/bin/python -m benchmarks
+
 .PHONY: lint
 lint: install ## ruff: rules and formatting
 	.venv/bin/ruff check .
