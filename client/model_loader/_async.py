@@ -10,13 +10,10 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
-
-from model_loader_wire.v1.model_loader_pb2_grpc import ModelLoaderStub
 
 from . import _fork
 from ._async_channel import AsyncChannel
-from ._blocking import GRPC_OPTIONS
+from ._blocking import GRPC_OPTIONS, NOTIFY_SECONDS, STREAMED
 from ._effects import (
     Adopt,
     Call,
@@ -31,7 +28,7 @@ from ._effects import (
     Transfer,
     Upload,
 )
-from ._messages import SESSION_KEY, error_of_status
+from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
 from .errors import InvalidStateError, NetworkError
 
 Result = TypeVar("Result")
@@ -45,7 +42,7 @@ class AsyncDriver:
         self._target = ""
         self._metadata: tuple[tuple[str, str], ...] = ()
         self._channel: Any = None
-        self._stub: Any = None
+        self._methods: dict[str, Any] = {}
         self._stream: Any = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._generation = _fork.current
@@ -124,11 +121,12 @@ class AsyncDriver:
             turn.release()
 
     async def _call(self, effect: Call) -> Any:
-        return await self._wait_for(self._start(effect.method, effect.request, effect.timeout))
+        request = effect.request.SerializeToString()
+        return await self._ask(effect.method, request, effect.timeout)
 
     async def _notify(self, effect: Notify) -> None:
         try:
-            call = self._start(effect.method, effect.request, 10.0)
+            call = self._start(effect.method, effect.request.SerializeToString(), NOTIFY_SECONDS)
         except Exception:  # the connection is gone, and with it what was to be told
             return
         task = self._loop.create_task(_swallow(call))
@@ -138,20 +136,20 @@ class AsyncDriver:
     async def _upload(self, effect: Upload) -> Any:
         faults: list[BaseException] = []
 
-        async def requests() -> AsyncIterator[Message]:
+        async def requests() -> AsyncIterator[bytes]:
             try:
                 while True:
                     request = await asyncio.to_thread(next, effect.requests, None)
                     if request is None:
                         return
-                    yield request
+                    yield request.SerializeToString()
                     effect.progressed()
             except Exception as fault:
                 faults.append(fault)
                 raise
 
         try:
-            return await self._wait_for(self._start(effect.method, requests(), effect.timeout))
+            return await self._ask(effect.method, requests(), effect.timeout)
         except Exception:
             if faults:
                 raise faults[0] from None
@@ -167,11 +165,12 @@ class AsyncDriver:
         self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
         if effect.target != self._target:
             self._channel = grpc.aio.insecure_channel(effect.target, options=GRPC_OPTIONS)
-            self._stub = ModelLoaderStub(self._channel)  # type: ignore[no-untyped-call]
+            self._methods = {}
             self._target = effect.target
 
     async def _open_stream(self, effect: OpenStream) -> Any:
-        stream = self._stub.OpenSession(effect.request)
+        method = self._channel.unary_stream(SERVICE + "OpenSession")
+        stream = method(effect.request.SerializeToString())
         try:
             async with asyncio.timeout(effect.timeout):
                 first = await stream.read()
@@ -185,25 +184,31 @@ class AsyncDriver:
         if first is grpc.aio.EOF:  # type: ignore[attr-defined]
             raise NetworkError("the service ended the session at once")
         self._stream = stream
-        return first
+        return read_reply("OpenSession", first)
 
     async def _hang_up(self, effect: HangUp) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.cancel()
-        channel, self._channel, self._stub = self._channel, None, None
+        channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
 
     def _start(self, method: str, request: Any, timeout: float | None) -> Any:
         _fork.check(self._generation, "connection")
-        if self._stub is None:
+        channel = self._channel
+        if channel is None:
             raise InvalidStateError("the connection was closed")
-        return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
+        call = self._methods.get(method)
+        if call is None:
+            make = channel.stream_unary if method in STREAMED else channel.unary_unary
+            call = self._methods[method] = make(SERVICE + method)
+        return call(request, timeout=timeout, metadata=self._metadata)
 
-    async def _wait_for(self, call: Any) -> Any:
+    async def _ask(self, method: str, request: Any, timeout: float | None) -> Any:
+        call = self._start(method, request, timeout)
         try:
-            return await call
+            return read_reply(method, await call)
         except grpc.RpcError as error:
             raise _error_of(error) from None
         except BaseException:

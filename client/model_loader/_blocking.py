@@ -11,9 +11,6 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.experimental
-from google.protobuf.message import Message
-
-from model_loader_wire.v1.model_loader_pb2_grpc import ModelLoaderStub
 
 from . import _fork
 from ._blocking_channel import BlockingChannel
@@ -31,10 +28,11 @@ from ._effects import (
     Transfer,
     Upload,
 )
-from ._messages import SESSION_KEY, error_of_status
+from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
 from .errors import InvalidStateError, NetworkError
 
 NOTIFY_SECONDS = 10.0
+STREAMED = frozenset({"Load", "Inspect"})
 
 Result = TypeVar("Result")
 
@@ -59,8 +57,8 @@ class BlockingDriver:
     def __init__(self) -> None:
         self._target = ""
         self._metadata: tuple[tuple[str, str], ...] = ()
-        self._channel: grpc.Channel | None = None
-        self._stub: Any = None
+        self._channel: Any = None
+        self._methods: dict[str, Any] = {}
         self._stream: Any = None
         self._generation = _fork.current
         self._carry_out: dict[type, Callable[[Any], Any]] = {
@@ -127,22 +125,24 @@ class BlockingDriver:
                 turn.release()
 
     def _call(self, effect: Call) -> Any:
-        return self._ask(effect.method, effect.request, effect.timeout)
+        return self._ask(effect.method, effect.request.SerializeToString(), effect.timeout)
 
     def _notify(self, effect: Notify) -> None:
         with suppress(Exception):  # the connection is gone, and with it what was to be told
             self._method(effect.method).future(
-                effect.request, timeout=NOTIFY_SECONDS, metadata=self._metadata
+                effect.request.SerializeToString(),
+                timeout=NOTIFY_SECONDS,
+                metadata=self._metadata,
             )
 
     def _upload(self, effect: Upload) -> Any:
         # gRPC reads the requests in a thread of its own; what fails there must come out here.
         faults: list[BaseException] = []
 
-        def requests() -> Iterator[Message]:
+        def requests() -> Iterator[bytes]:
             try:
                 for request in effect.requests:
-                    yield request
+                    yield request.SerializeToString()
                     effect.progressed()
             except Exception as fault:
                 faults.append(fault)
@@ -167,11 +167,12 @@ class BlockingDriver:
             self._channel = grpc.insecure_channel(
                 effect.target, options=GRPC_OPTIONS + STREAM_OPTIONS
             )
-            self._stub = ModelLoaderStub(self._channel)  # type: ignore[no-untyped-call]
+            self._methods = {}
             self._target = effect.target
 
     def _open_stream(self, effect: OpenStream) -> Any:
-        stream = self._stub.OpenSession(effect.request)
+        method = self._channel.unary_stream(SERVICE + "OpenSession")
+        stream: Any = method(effect.request.SerializeToString())
         clock = threading.Timer(effect.timeout, stream.cancel)
         clock.daemon = True
         clock.start()
@@ -187,34 +188,39 @@ class BlockingDriver:
         finally:
             clock.cancel()
         self._stream = stream
-        return first
+        return read_reply("OpenSession", first)
 
     def _hang_up(self, effect: HangUp) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.cancel()
-        channel, self._channel, self._stub = self._channel, None, None
+        channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
 
     def _method(self, name: str) -> Any:
         _fork.check(self._generation, "connection")
-        stub = self._stub
-        if stub is None:
+        channel = self._channel
+        if channel is None:
             raise InvalidStateError("the connection was closed")
-        return getattr(stub, name)
+        method = self._methods.get(name)
+        if method is None:
+            make = channel.stream_unary if name in STREAMED else channel.unary_unary
+            method = self._methods[name] = make(SERVICE + name)
+        return method
 
     def _ask(self, method: str, request: Any, timeout: float | None) -> Any:
         """Call and wait; an exception in here (Ctrl-C) drops the call, which withdraws it."""
         call = self._method(method)
         try:
-            return call(request, timeout=timeout, metadata=self._metadata)
+            reply = call(request, timeout=timeout, metadata=self._metadata)
         except (grpc.RpcError, ValueError) as error:
-            if self._stub is None:  # gRPC raises ValueError for a channel that was closed
+            if self._channel is None:  # gRPC raises ValueError for a channel that was closed
                 raise InvalidStateError("the connection was closed during the call") from None
             if isinstance(error, ValueError):
                 raise
             raise _error_of(error) from None
+        return read_reply(method, reply)
 
 
 def _error_of(error: Any) -> Exception:

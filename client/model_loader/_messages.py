@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import DecodeError, Message
+
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.description import BadDescription, ModelDescription, model_from_values
 from model_loader_wire.limits import Limits
@@ -14,6 +16,21 @@ NAME_LENGTH = 256
 LIST_LENGTH = 256
 ERROR_KEY = "model-loader-error-bin"
 SESSION_KEY = "model-loader-session"
+
+SERVICE = "/model_loader.v1.ModelLoader/"
+REPLIES: dict[str, type[Message]] = {
+    "OpenSession": pb.SessionEvent,
+    "Formats": pb.FormatsReply,
+    "Load": pb.LoadReply,
+    "Inspect": pb.InspectReply,
+    "Compute": pb.ComputeReply,
+    "Reset": pb.ResetReply,
+    "CloseModel": pb.CloseModelReply,
+    "GetModel": pb.ModelState,
+    "ListModels": pb.ListModelsReply,
+}
+"""Messages are read and written outside gRPC: it would turn a Ctrl-C that comes meanwhile into a
+failed call, and forget it."""
 
 _CAUSE_OF_CODE = {
     "CANCELLED": Cause.CANCELLED,
@@ -28,6 +45,14 @@ _CAUSE_OF_CODE = {
     "UNIMPLEMENTED": Cause.UNSUPPORTED,
     "UNAVAILABLE": Cause.UNAVAILABLE,
 }
+
+
+def read_reply(method: str, data: bytes) -> Message:
+    """Read the reply to a method; raises NetworkError for bytes that are none."""
+    try:
+        return REPLIES[method].FromString(data)
+    except DecodeError:
+        raise NetworkError(f"the service's answer to {method} cannot be read") from None
 
 
 def failure_of(detail: pb.ErrorDetail) -> Failure:
