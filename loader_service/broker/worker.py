@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import psutil
@@ -40,6 +41,7 @@ PING_SLACK_SECONDS = 1
 ``compute_seconds`` an answer may come although no single computation took longer."""
 CLOSING_SECONDS = 0.5
 """From the end of a worker's sockets to its death, if it ends by itself."""
+RECEIVE_BYTES = 256 << 10
 MESSAGES_WAITING = 2
 """More than a worker ever has to say at once."""
 
@@ -104,8 +106,8 @@ class Worker:
         self._ping_number = 0
         self._pinged_at: float | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._opening = False
+        self._received = bytearray()
+        self._sending = False
         self._process = psutil.Process(pid)
         self._inherited_bytes = self._own_bytes()
         self._pidfd = os.pidfd_open(pid)
@@ -153,11 +155,7 @@ class Worker:
         """Send GO and wait until the worker has locked itself down; raises Refusal."""
         if self.lost is not None:
             raise Refusal(self.lost)
-        self._opening = True
-        reader, self._writer = await asyncio.open_connection(sock=self._control)
-        self._reading = asyncio.create_task(self._read(reader))
-        if self._ended.done():
-            self._writer.close()
+        self._reading = asyncio.create_task(self._read())
         await self._send(pack_fields(Message.GO, go.to_fields()))
         fields = await self.expect(Message.READY)
         layers, missing = fields.get("layers"), fields.get("missing")
@@ -197,20 +195,25 @@ class Worker:
         return fields
 
     async def _send(self, data: bytes) -> None:
-        assert self._writer is not None
+        self._sending = True
         try:
-            self._writer.write(data)
-            await self._writer.drain()
+            await self._loop.sock_sendall(self._control, data)
         except OSError:
             # A worker that failed early has said why: that waits among its messages.
             await self.expect()
+        finally:
+            self._sending = False
+            self._close_control_if_over()
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Sort the worker's messages until the socket ends; a bad one ends the worker."""
+    async def _read(self) -> None:
+        """Sort the worker's messages until the socket ends; a bad one ends the worker.
+
+        What a worker said before it died is read although it is dead.
+        """
         try:
             while True:
-                kind, length = unpack_head(await reader.readexactly(HEAD.size), LONGEST_FROM_WORKER)
-                payload = await reader.readexactly(length)
+                kind, length = unpack_head(await self._take(HEAD.size), LONGEST_FROM_WORKER)
+                payload = await self._take(length)
                 if kind is Message.PONG:
                     self._pong(payload)
                 elif kind < Message.READY or self._messages.full():
@@ -219,7 +222,7 @@ class Worker:
                     self._messages.put_nowait((kind, unpack_fields(payload)))
         except BadMessage as error:
             self.kill(Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {error}"))
-        except (asyncio.IncompleteReadError, OSError):
+        except (EOFError, OSError):
             # A worker without a control socket cannot be watched. One that ends properly is dead
             # before this comes.
             closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket")
@@ -227,6 +230,24 @@ class Worker:
         if self._messages.full():
             self._messages.get_nowait()
         self._messages.put_nowait(None)
+        self._loop.call_soon(self._close_control_if_over)
+
+    async def _take(self, count: int) -> bytes:
+        """Receive exactly so many bytes; memory grows with what comes. Raises EOFError, OSError."""
+        while len(self._received) < count:
+            piece = await self._loop.sock_recv(self._control, RECEIVE_BYTES)
+            if not piece:
+                raise EOFError
+            self._received += piece
+        data = bytes(memoryview(self._received)[:count])
+        del self._received[:count]
+        return data
+
+    def _close_control_if_over(self) -> None:
+        # Not while somebody waits on it: closing a descriptor wakes nobody.
+        unread = self._reading is not None and not self._reading.done()
+        if self._ended.done() and not unread and not self._sending:
+            self._control.close()
 
     def _pong(self, payload: bytes) -> None:
         if len(payload) != PONG.size:
@@ -239,14 +260,16 @@ class Worker:
 
     def ping(self) -> None:
         """Look whether a serving worker answers: one that is silent for too long is ended."""
-        if not self.serving or self._writer is None or self._ended.done():
+        if not self.serving or self._ended.done():
             return
         now = time.monotonic()
         seconds = self.limits.compute_seconds or 0
         if self._pinged_at is None:
             self._ping_number += 1
             self._pinged_at = now
-            self._writer.write(pack(Message.PING, PING.pack(self._ping_number)))
+            # One that has stopped reading does not answer: that is noticed below.
+            with suppress(OSError):
+                self._control.send(pack(Message.PING, PING.pack(self._ping_number)))
         elif now - self._pinged_at > seconds + PING_SLACK_SECONDS:
             self.kill(
                 Failure(
@@ -324,10 +347,7 @@ class Worker:
         self._ended.set_result(lost)
         self._last_words.close()
         self.drop_channel()
-        if self._writer is not None:
-            self._writer.close()
-        elif not self._opening:
-            self._control.close()
+        self._close_control_if_over()
         for call in self._on_end:
             call(self)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -183,6 +185,25 @@ def test_sending_to_a_worker_that_has_failed_ends_with_its_reason() -> None:
             await worker.begin(GO)
             with pytest.raises(Refusal) as caught:
                 await send_without_end(worker)
+            assert caught.value.failure.cause is Cause.LIMIT
+
+    run(test)
+
+
+@pytest.mark.parametrize("unread", [0, 100_000])
+def test_what_a_worker_said_before_it_died_is_heard(unread: int) -> None:
+    """Its death and its last message come to the broker in one moment, in whichever order."""
+
+    async def test() -> None:
+        script = f"{READY}\nsay(FAILED, {(REPORT % ('limit', 1)).encode()!r})\nos._exit(0)"
+        async with fake_worker(script) as worker:
+            await worker.begin(GO)
+            if unread:
+                await worker.send_model(memoryview(bytes(unread)))
+            while not Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2][1] == "Z":
+                time.sleep(0.01)  # nothing else may run meanwhile
+            with pytest.raises(Refusal) as caught:
+                await worker.expect(Message.LOADED)
             assert caught.value.failure.cause is Cause.LIMIT
 
     run(test)
