@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import grpc.aio
 
 from . import _fork
 from ._async_channel import AsyncChannel
-from ._blocking import GRPC_OPTIONS, NOTIFY_SECONDS, STREAMED
+from ._blocking_control import GRPC_OPTIONS, NOTIFY_SECONDS, STREAMED
 from ._effects import (
     Adopt,
     Call,
@@ -95,9 +95,18 @@ class AsyncDriver:
 
     def spawn(self, steps: Steps[Any]) -> None:
         """Run a piece of the core that nobody waits for."""
-        task = self._loop.create_task(self.run(steps))
+        self._keep(self.run(steps))
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _close_unclaimed(self, effect: Upload, call: Any) -> None:
+        """Tell the service of a reply that came just when its caller was cancelled."""
+        data = await _swallow(call)
+        if data is not None and effect.unclaimed is not None:
+            await self._notify(effect.unclaimed(read_reply(effect.method, data)))
 
     async def _transfer(self, effect: Transfer) -> None:
         channel: AsyncChannel = effect.channel
@@ -122,16 +131,14 @@ class AsyncDriver:
 
     async def _call(self, effect: Call) -> Any:
         request = effect.request.SerializeToString()
-        return await self._ask(effect.method, request, effect.timeout)
+        return await self._reply(effect.method, self._start(effect.method, request, effect.timeout))
 
     async def _notify(self, effect: Notify) -> None:
         try:
             call = self._start(effect.method, effect.request.SerializeToString(), NOTIFY_SECONDS)
         except Exception:  # the connection is gone, and with it what was to be told
             return
-        task = self._loop.create_task(_swallow(call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(_swallow(call))
 
     async def _upload(self, effect: Upload) -> Any:
         faults: list[BaseException] = []
@@ -148,11 +155,16 @@ class AsyncDriver:
                 faults.append(fault)
                 raise
 
+        call = self._start(effect.method, requests(), effect.timeout)
         try:
-            return await self._ask(effect.method, requests(), effect.timeout)
+            return await self._reply(effect.method, call)
         except Exception:
             if faults:
                 raise faults[0] from None
+            raise
+        except BaseException:
+            if effect.unclaimed is not None:
+                self._keep(self._close_unclaimed(effect, call))
             raise
 
     async def _in_thread(self, effect: InThread) -> Any:
@@ -205,8 +217,7 @@ class AsyncDriver:
             call = self._methods[method] = make(SERVICE + method)
         return call(request, timeout=timeout, metadata=self._metadata)
 
-    async def _ask(self, method: str, request: Any, timeout: float | None) -> Any:
-        call = self._start(method, request, timeout)
+    async def _reply(self, method: str, call: Any) -> Any:
         try:
             return read_reply(method, await call)
         except grpc.RpcError as error:
@@ -216,11 +227,11 @@ class AsyncDriver:
             raise
 
 
-async def _swallow(call: Any) -> None:
+async def _swallow(call: Any) -> Any:
     try:
-        await call
-    except grpc.RpcError:
-        return
+        return await call
+    except (grpc.RpcError, asyncio.CancelledError):
+        return None
 
 
 def _error_of(error: Any) -> Exception:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
-import grpc
-import grpc.experimental
+from google.protobuf.message import Message
 
-from . import _fork
 from ._blocking_channel import BlockingChannel
+from ._blocking_control import BlockingControl
 from ._effects import (
     Adopt,
     Call,
@@ -28,39 +26,15 @@ from ._effects import (
     Transfer,
     Upload,
 )
-from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
-from .errors import InvalidStateError, NetworkError
-
-NOTIFY_SECONDS = 10.0
-STREAMED = frozenset({"Load", "Inspect"})
 
 Result = TypeVar("Result")
-
-GRPC_OPTIONS = [
-    # What is received is capped by the limits in force, not by gRPC's 4 MB.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A service that was started anew must not inherit a dead connection's back-off.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-]
-
-# gRPC survives a fork only if no other thread is in one of its calls just then. So nothing here
-# leaves a thread behind: calls are the blocking ones, never futures (a channel's own thread would
-# outlive the reply), and the stream that holds a relayed session open is driven by its reader.
-STREAM_OPTIONS = [(grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
 
 
 class BlockingDriver:
     """Carries out effects in the calling thread; knows one gRPC channel. Thread-safe."""
 
     def __init__(self) -> None:
-        self._target = ""
-        self._metadata: tuple[tuple[str, str], ...] = ()
-        self._channel: Any = None
-        self._methods: dict[str, Any] = {}
-        self._stream: Any = None
-        self._generation = _fork.current
+        self._control = BlockingControl()
         self._carry_out: dict[type, Callable[[Any], Any]] = {
             Transfer: self._transfer,
             Exclusive: self.exclusive,
@@ -125,15 +99,10 @@ class BlockingDriver:
                 turn.release()
 
     def _call(self, effect: Call) -> Any:
-        return self._ask(effect.method, effect.request.SerializeToString(), effect.timeout)
+        return self._control.ask(effect.method, effect.request.SerializeToString(), effect.timeout)
 
     def _notify(self, effect: Notify) -> None:
-        with suppress(Exception):  # the connection is gone, and with it what was to be told
-            self._method(effect.method).future(
-                effect.request.SerializeToString(),
-                timeout=NOTIFY_SECONDS,
-                metadata=self._metadata,
-            )
+        self._control.notify(effect.method, effect.request.SerializeToString())
 
     def _upload(self, effect: Upload) -> Any:
         # gRPC reads the requests in a thread of its own; what fails there must come out here.
@@ -148,8 +117,14 @@ class BlockingDriver:
                 faults.append(fault)
                 raise
 
+        tell = effect.unclaimed
+
+        def unclaimed(reply: Message) -> None:
+            if tell is not None:
+                self._notify(tell(reply))
+
         try:
-            return self._ask(effect.method, requests(), effect.timeout)
+            return self._control.ask(effect.method, requests(), effect.timeout, unclaimed)
         except Exception:
             if faults:
                 raise faults[0] from None
@@ -162,66 +137,10 @@ class BlockingDriver:
         return BlockingChannel(effect.socket)
 
     def _dial(self, effect: Dial) -> None:
-        self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
-        if effect.target != self._target:
-            self._channel = grpc.insecure_channel(
-                effect.target, options=GRPC_OPTIONS + STREAM_OPTIONS
-            )
-            self._methods = {}
-            self._target = effect.target
+        self._control.dial(effect.target, effect.token)
 
     def _open_stream(self, effect: OpenStream) -> Any:
-        method = self._channel.unary_stream(SERVICE + "OpenSession")
-        stream: Any = method(effect.request.SerializeToString())
-        clock = threading.Timer(effect.timeout, stream.cancel)
-        clock.daemon = True
-        clock.start()
-        try:
-            first = next(stream)
-        except grpc.RpcError as error:
-            raise _error_of(error) from None
-        except StopIteration:
-            raise NetworkError("the service ended the session at once") from None
-        except BaseException:
-            stream.cancel()
-            raise
-        finally:
-            clock.cancel()
-        self._stream = stream
-        return read_reply("OpenSession", first)
+        return self._control.open_stream(effect.request.SerializeToString(), effect.timeout)
 
     def _hang_up(self, effect: HangUp) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.cancel()
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
-
-    def _method(self, name: str) -> Any:
-        _fork.check(self._generation, "connection")
-        channel = self._channel
-        if channel is None:
-            raise InvalidStateError("the connection was closed")
-        method = self._methods.get(name)
-        if method is None:
-            make = channel.stream_unary if name in STREAMED else channel.unary_unary
-            method = self._methods[name] = make(SERVICE + name)
-        return method
-
-    def _ask(self, method: str, request: Any, timeout: float | None) -> Any:
-        """Call and wait; an exception in here (Ctrl-C) drops the call, which withdraws it."""
-        call = self._method(method)
-        try:
-            reply = call(request, timeout=timeout, metadata=self._metadata)
-        except (grpc.RpcError, ValueError) as error:
-            if self._channel is None:  # gRPC raises ValueError for a channel that was closed
-                raise InvalidStateError("the connection was closed during the call") from None
-            if isinstance(error, ValueError):
-                raise
-            raise _error_of(error) from None
-        return read_reply(method, reply)
-
-
-def _error_of(error: Any) -> Exception:
-    return error_of_status(error.code().name, error.details() or "", error.trailing_metadata())
+        self._control.hang_up()

@@ -74,12 +74,16 @@ class Notify:
 
 @dataclass(slots=True)
 class Upload:
-    """Call a method that takes a stream; `requests` may block, `progressed` follows each one."""
+    """Call a method that takes a stream; `requests` may block, `progressed` follows each one.
+
+    `unclaimed` says what to tell the service if the reply comes after the caller was interrupted.
+    """
 
     method: str
     requests: Iterator[Message]
     progressed: Callable[[], None]
     timeout: float | None
+    unclaimed: Callable[[Any], Notify] | None
 
 
 @dataclass(slots=True)

@@ -137,7 +137,10 @@ def _upload(
             told = source.sent
             on_progress(told, source.size)
 
-    return Upload(method, requests(), progressed, timeout)
+    def unclaimed(reply: pb.LoadReply) -> Notify:
+        return Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
+
+    return Upload(method, requests(), progressed, timeout, unclaimed if method == "Load" else None)
 
 
 def _check_digest(digest: bytes, source: Source) -> None:

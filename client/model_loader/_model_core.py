@@ -299,6 +299,8 @@ class ModelCore:
             self._lose(Lost(error.cause, error.message))
             raise
         except ModelLoaderError as error:
+            if error.cause is Cause.LOST and self.lost is None:
+                raise (yield from self._find_verdict()) from None  # the first to notice is told why
             if error.model_lost or error.cause is Cause.UNAVAILABLE:
                 self._lose(Lost(error.cause, error.message))
             raise

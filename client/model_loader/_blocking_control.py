@@ -1,0 +1,182 @@
+"""The control plane for threads: one gRPC channel, called so that no interruption harms it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import grpc.experimental
+from google.protobuf.message import Message
+
+from . import _fork
+from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
+from ._uninterrupted import uninterrupted
+from .errors import InvalidStateError, NetworkError
+
+GRPC_OPTIONS = [
+    # What is received is capped by the limits in force, not by gRPC's 4 MB.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A service that was started anew must not inherit a dead connection's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+# The stream that holds a relayed session open must not keep a thread inside gRPC: see forks in
+# _uninterrupted.
+STREAM_OPTIONS = [(grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
+
+NOTIFY_SECONDS = 10.0
+STREAMED = frozenset({"Load", "Inspect"})
+
+Unclaimed = Callable[[Message], object]
+
+
+class BlockingControl:
+    """One gRPC channel; thread-safe."""
+
+    def __init__(self) -> None:
+        self._target = ""
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        self._channel: Any = None
+        self._methods: dict[str, Any] = {}
+        self._stream: Any = None
+        self._generation = _fork.current
+
+    def dial(self, target: str, token: str) -> None:
+        """Make the channel, or only change the token."""
+        self._metadata = ((SESSION_KEY, token),) if token else ()
+        if target != self._target:
+            options = GRPC_OPTIONS + STREAM_OPTIONS
+            self._channel = uninterrupted(
+                lambda: grpc.insecure_channel(target, options=options), _nothing
+            )
+            self._methods = {}
+            self._target = target
+
+    def ask(
+        self,
+        method: str,
+        request: bytes | Iterable[bytes],
+        timeout: float | None,
+        unclaimed: Unclaimed | None = None,
+    ) -> Message:
+        """Call and wait for the reply.
+
+        An exception in the meantime (Ctrl-C) withdraws the call; a reply that came all the same is
+        given to `unclaimed`.
+        """
+        attempt = _Attempt(lambda: self._start(method, request, timeout))
+
+        def withdraw() -> None:
+            reply = attempt.withdraw()
+            if reply is not None and unclaimed is not None:
+                unclaimed(read_reply(method, reply))
+
+        try:
+            return read_reply(method, uninterrupted(attempt.wait, withdraw))
+        except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
+            if self._channel is None:  # gRPC raises ValueError for a channel that was closed
+                raise InvalidStateError("the connection was closed during the call") from None
+            if isinstance(error, grpc.RpcError):
+                raise _error_of(error) from None
+            raise
+
+    def notify(self, method: str, request: bytes) -> None:
+        """Start a call whose reply nobody waits for."""
+        with suppress(Exception):  # the connection is gone, and with it what was to be told
+            uninterrupted(lambda: self._start(method, request, NOTIFY_SECONDS), _nothing)
+
+    def open_stream(self, request: bytes, timeout: float) -> Message:
+        """Call OpenSession and keep its stream; gives the first event."""
+        kept: list[Any] = []
+
+        def open_and_read() -> bytes:
+            stream: Any = self._channel.unary_stream(SERVICE + "OpenSession")(request)
+            kept.append(stream)
+            clock = threading.Timer(timeout, stream.cancel)
+            clock.daemon = True
+            clock.start()
+            try:
+                first: bytes = next(stream)
+                return first
+            finally:
+                clock.cancel()
+
+        def give_up() -> None:
+            for stream in kept:
+                stream.cancel()
+
+        try:
+            first = uninterrupted(open_and_read, give_up)
+        except grpc.RpcError as error:
+            raise _error_of(error) from None
+        except StopIteration:
+            raise NetworkError("the service ended the session at once") from None
+        self._stream = kept[0]
+        return read_reply("OpenSession", first)
+
+    def hang_up(self) -> None:
+        """End the stream and the channel."""
+        stream, self._stream = self._stream, None
+        channel, self._channel = self._channel, None
+
+        def end() -> None:
+            if stream is not None:
+                stream.cancel()
+            if channel is not None:
+                channel.close()
+
+        uninterrupted(end, _nothing)
+
+    def _start(self, name: str, request: bytes | Iterable[bytes], timeout: float | None) -> Any:
+        _fork.check(self._generation, "connection")
+        channel = self._channel
+        if channel is None:
+            raise InvalidStateError("the connection was closed")
+        method = self._methods.get(name)
+        if method is None:
+            make = channel.stream_unary if name in STREAMED else channel.unary_unary
+            method = self._methods[name] = make(SERVICE + name)
+        data = request if isinstance(request, bytes) else iter(request)
+        return method.future(data, timeout=timeout, metadata=self._metadata)
+
+
+class _Attempt:
+    """One call; started and awaited in one thread, perhaps withdrawn from another."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self._start = start
+        self._future: Any = None
+        self._started = threading.Event()
+
+    def wait(self) -> bytes:
+        """Start the call and wait for its reply."""
+        try:
+            self._future = self._start()
+        finally:
+            self._started.set()
+        reply: bytes = self._future.result()
+        return reply
+
+    def withdraw(self) -> bytes | None:
+        """Cancel the call; gives the reply if it has come before that."""
+        self._started.wait()
+        if self._future is None:
+            return None
+        self._future.cancel()
+        try:
+            reply: bytes = self._future.result()
+        except (grpc.RpcError, grpc.FutureCancelledError):
+            return None
+        return reply
+
+
+def _error_of(error: Any) -> Exception:
+    return error_of_status(error.code().name, error.details() or "", error.trailing_metadata())
+
+
+def _nothing() -> None:
+    """Withdraw what needs no withdrawing."""
