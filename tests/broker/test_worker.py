@@ -200,7 +200,7 @@ def test_what_a_worker_said_before_it_died_is_heard(unread: int) -> None:
             await worker.begin(GO)
             if unread:
                 await worker.send_model(memoryview(bytes(unread)))
-            while not Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2][1] == "Z":
+            while Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2][1] != "Z":
                 time.sleep(0.01)  # nothing else may run meanwhile
             with pytest.raises(Refusal) as caught:
                 await worker.expect(Message.LOADED)
