@@ -37,7 +37,7 @@ class EmbeddedBroker:
         options = _checked_options(limits, runtime)
         _require_service(runtime)
         self._generation = _fork.current
-        self._life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._life, theirs = map(_beyond_standard, socket.socketpair())
         weakref.finalize(self, self._life.close).atexit = False  # at the exit: see _end_all
         _brokers.add(self)
         _fork.close_in_child(self)
@@ -57,6 +57,8 @@ class EmbeddedBroker:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    # A program that was started without a stderr has something else there.
+                    stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
                     start_new_session=True,
                 )
             answer = self._read_answer()
@@ -149,6 +151,17 @@ def shared_broker() -> EmbeddedBroker:
             _shared.broker = None
             _shared.broker = EmbeddedBroker()
         return _shared.broker
+
+
+def _beyond_standard(end: socket.socket) -> socket.socket:
+    """Move a socket away from the numbers of the standard streams, which a child gets anew.
+
+    A program that was started without these streams has their numbers to give.
+    """
+    import fcntl  # not on Windows, where only a clear sentence is wanted
+
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
 
 
 def _checked_options(limits: Limits | None, runtime: str) -> dict[str, object]:

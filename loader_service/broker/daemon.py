@@ -17,6 +17,7 @@ from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings, complete
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox import cgroup, process
+from loader_service.sandbox.descriptors import open_standard
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 
 SYSTEM_DIRECTORY = "/run/model-loader"
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon; returns the exit status."""
     given = parser().parse_args(arguments)
+    open_standard()
     logging.basicConfig(
         level=given.log_level.upper(),
         stream=sys.stderr,

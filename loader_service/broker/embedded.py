@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> int:
             await broker.stop()
         return 0
 
-    return asyncio.run(live())
+    with life:
+        return asyncio.run(live())
 
 
 def _watch(life: socket.socket, program: int, over: asyncio.Event) -> None:

@@ -21,6 +21,16 @@ def close_all_except(kept: Collection[int]) -> None:
     _close_range(first, _LAST)
 
 
+def open_standard() -> None:
+    """Open /dev/null in place of each standard stream that this process was started without.
+
+    Else a socket or a lock gets its number, and a child that is given a standard stream loses it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def place(placements: dict[int, int]) -> None:
     """Move descriptors to fixed numbers (target to source), then close everything else.
 

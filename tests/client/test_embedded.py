@@ -117,6 +117,36 @@ def test_private_service_ends_with_its_program(end: str) -> None:
     assert gone(pid)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_program_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    code = """
+import sys, model_loader as ml
+with ml.create_context() as context:
+    names = [known.name for known in context.formats()]
+with open(sys.argv[1], "w") as answer:
+    print(*names, file=answer)
+"""
+    answer = tmp_path / "answer"
+    line = f'exec "$0" -c "$1" "$2" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, code, str(answer)], timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert answer.read_text() == "tflite\n"
+
+
+def test_service_gives_python_nothing_to_warn_of() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", "import model_loader as ml; ml.create_context()"],
+        env=os.environ | {"PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_forked_child_has_a_service_of_its_own() -> None:
     body = """
         context = ml.create_context()

@@ -47,6 +47,15 @@ def test_without_close_range_the_same_are_closed(monkeypatch: pytest.MonkeyPatch
     assert in_child(work).result() == [0, 200, CHILD_REPORT]
 
 
+def test_standard_streams_are_there_afterwards() -> None:
+    def work() -> tuple[list[int], bool, str]:
+        descriptors.close_all_except({0, CHILD_REPORT})
+        descriptors.open_standard()
+        return open_descriptors(), os.get_inheritable(2), os.readlink("/proc/self/fd/2")
+
+    assert in_child(work).result() == [[0, 1, 2, CHILD_REPORT], True, os.devnull]
+
+
 def test_descriptors_are_placed_even_when_they_swap() -> None:
     def work() -> list[object]:
         low, high, other = 20, 21, 22
