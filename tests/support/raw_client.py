@@ -38,6 +38,9 @@ Metadata = tuple[tuple[str, str], ...]
 class Service:
     """A broker process of one's own, started as a program starts it."""
 
+    module = "tests.support.broker_variant"
+    """What is run, with that module's arguments."""
+
     def __init__(
         self, limits: dict[str, float] | None = None, runtime: str = "auto", **settings: object
     ) -> None:
@@ -47,7 +50,7 @@ class Service:
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tests.support.broker_variant", str(theirs.fileno())),
+                    *(sys.executable, "-m", self.module, str(theirs.fileno())),
                     json.dumps({"limits": limits or {}, "runtime": runtime}),
                     json.dumps(settings),
                 ],

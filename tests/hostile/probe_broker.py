@@ -1,0 +1,35 @@
+"""The real embedded broker, whose zygotes are those of ``probe_zygote``.
+
+    python -m tests.hostile.probe_broker LIFE OPTIONS SETTINGS
+
+as ``tests.support.broker_variant``; the broker's memory holds a secret: `SECRET` of `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from loader_service.broker import zygote
+from tests.hostile.attacks.memory import secret_of
+from tests.support import broker_variant
+
+REAL = "loader_service.worker.zygote"
+_held: list[bytearray] = []
+
+
+def main(arguments: list[str]) -> int:
+    """Run the broker until the life socket ends; returns its exit status."""
+    life, options, settings = arguments
+    changed = json.loads(settings)
+    _held.append(secret_of(changed.pop("secret")))
+    bootstrap = zygote.BOOTSTRAP.replace(
+        "loader_service.worker.zygote", "tests.hostile.probe_zygote"
+    )
+    assert bootstrap != zygote.BOOTSTRAP
+    setattr(zygote, "BOOTSTRAP", bootstrap)  # noqa: B010
+    return broker_variant.main([life, options, json.dumps(changed)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
