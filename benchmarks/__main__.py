@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ ARMS = ("in-process", "in-process again", "direct", "relayed", "echo")
 CALLS = {"4 bytes": 400}
 """Calls in a block; models that are not named get `MOBILENET_CALLS`."""
 MOBILENET_CALLS = 40
+FIGURES = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("benchmarks/results"),
         help="folder for raw samples (JSON) and the tables (default: %(default)s)",
+    )
+    result.add_argument(
+        "--document", type=Path, help="a Markdown file whose figures are written anew, if given"
     )
     return result
 
@@ -64,6 +69,11 @@ def main() -> int:
     table = markdown(results)
     (given.output / "tables.md").write_text(table)
     print(table)
+    if given.document is not None:
+        text = given.document.read_text()
+        given.document.write_text(
+            FIGURES.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", text)
+        )
     return 0
 
 
