@@ -128,6 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
             words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
             print(f"model-loaderd: {refusal}; see `model-loader doctor`{words}", file=sys.stderr)
             return EXIT_REFUSED
+        except OSError as error:
+            print(f"model-loaderd: {error}", file=sys.stderr)
+            return EXIT_REFUSED
         finally:
             await broker.stop()
         return 0

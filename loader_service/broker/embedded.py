@@ -64,6 +64,9 @@ def main(arguments: list[str]) -> int:
             message = "\n".join(filter(None, (failure.message, failure.last_words)))
             _say(life, {"error": {"cause": failure.cause.value, "message": message}})
             return 1
+        except OSError as error:
+            _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
+            return 1
         finally:
             await broker.stop()
         return 0

@@ -28,6 +28,8 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 FORMATS = {"tflite": ("3",)}
 """Model formats and the versions of their schema."""
 LABEL_LENGTH = 256
+SUMMARY_BYTES = 4_000_000
+"""Most of an inspection's result: gRPC clients take messages of 4 MiB unless told otherwise."""
 DEVICES = ("", "auto", "cpu", "gpu")
 POWERS = ("", "auto", "high-performance", "low-power")
 
@@ -71,7 +73,8 @@ class Loading:
             self._sessions.add(session, model)
         if model.relay is None:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._settings.claim_seconds, _close_unclaimed, worker)
+            claim = loop.call_later(self._settings.claim_seconds, _close_unclaimed, worker)
+            worker.when_ended(lambda _: claim.cancel())
         return model
 
     async def inspect(self, session: Session, parts: Parts) -> Inspection:
@@ -288,7 +291,10 @@ async def _summary(worker: Worker) -> str:
     except Refusal as refusal:
         failure = refusal.failure
         result["failure"] = {"cause": failure.cause.value, "message": failure.message}
-    return json.dumps(result)
+    summary = json.dumps(result, ensure_ascii=False)
+    if len(summary.encode()) > SUMMARY_BYTES:
+        raise refuse(Cause.UNSUPPORTED, "there is more to say of this file than a message holds")
+    return summary
 
 
 def _no_number(name: str) -> object:

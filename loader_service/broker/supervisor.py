@@ -39,7 +39,7 @@ class Supervisor:
     def __init__(self, settings: Settings, tree: cgroup.Tree | None, zygote: Zygote) -> None:
         """Take over the tree and the broker's own zygote, which was started after the tree."""
         self._settings = settings
-        self._zygotes: dict[int, Zygote] = {os.getuid(): zygote}
+        self._zygotes: dict[int, Zygote] = {os.geteuid(): zygote}
         self._tree = tree
         self._uids = UidPool.for_this_host()
         self._workers: dict[int, Worker] = {}
@@ -61,10 +61,10 @@ class Supervisor:
         self.check_enforceable(self._settings.limits)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         try:
-            self.runtime = await self._zygotes[os.getuid()].warmed(self._settings.start_seconds)
+            self.runtime = await self._zygotes[os.geteuid()].warmed(self._settings.start_seconds)
         except ZygoteGone as error:
             raise refuse(Cause.UNAVAILABLE, f"no runtime could be started: {error}") from None
-        owner = Owner(os.getuid(), "rehearsal")
+        owner = Owner(os.geteuid(), "rehearsal")
         worker = await self.spawn(owner, self._settings.limits, Task.REHEARSE, 1, 0)
         self.layers, self.missing = worker.layers, worker.missing
         await worker.verdict()

@@ -100,9 +100,7 @@ class Worker:
         self._on_end = [on_end]
         self._verdict_seconds = verdict_seconds
         self._killed_for: Failure | None = None
-        self._messages: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue(
-            MESSAGES_WAITING
-        )
+        self._messages: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue()
         self._ping_number = 0
         self._pinged_at: float | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -216,7 +214,7 @@ class Worker:
                 payload = await self._take(length)
                 if kind is Message.PONG:
                     self._pong(payload)
-                elif kind < Message.READY or self._messages.full():
+                elif kind < Message.READY or self._messages.qsize() >= MESSAGES_WAITING:
                     raise BadMessage(f"{kind.name} may not come from a worker now")
                 else:
                     self._messages.put_nowait((kind, unpack_fields(payload)))
@@ -227,8 +225,6 @@ class Worker:
             # before this comes.
             closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket")
             self._loop.call_later(CLOSING_SECONDS, self.kill, closed)
-        if self._messages.full():
-            self._messages.get_nowait()
         self._messages.put_nowait(None)
         self._loop.call_soon(self._close_control_if_over)
 
@@ -348,7 +344,8 @@ class Worker:
         self._last_words.close()
         self.drop_channel()
         self._close_control_if_over()
-        for call in self._on_end:
+        waiting, self._on_end = self._on_end, []
+        for call in waiting:
             call(self)
 
 

@@ -12,8 +12,14 @@ from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.summary import to_json
 from loader_service.sandbox import lockdown, process
 from loader_service.sandbox.resource_limits import ResourceLimits
-from loader_service.worker.control import BadMessage, Message, pack_fields, unpack_fields
-from loader_service.worker.failing import failure_of
+from loader_service.worker.control import (
+    LONGEST_FROM_WORKER,
+    BadMessage,
+    Message,
+    pack_fields,
+    unpack_fields,
+)
+from loader_service.worker.failing import Refused, failure_of
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.receiving import BrokerGone, receive, receive_model
 from loader_service.worker.serving import Serving, prepare_channel
@@ -22,6 +28,7 @@ from model_loader_wire.description import model_to_values
 
 CONTROL = 3
 CHANNEL = 4
+LARGEST_LIMIT = 2**63 - 1
 
 
 def run(runtime: Runtime, namespaces: lockdown.Outcome, inherited_bytes: int) -> int:
@@ -51,10 +58,14 @@ def _live(
     limits = ResourceLimits.for_worker(
         namespaces.entered,
         threads=go.threads,
-        data_bytes=None if go.data_bytes is None else inherited_bytes + go.data_bytes,
+        data_bytes=None if go.data_bytes is None else _above(inherited_bytes, go.data_bytes),
         cpu_seconds=go.cpu_seconds,
     )
-    own = lockdown.lock_down(frozenset(lockdown.LOCK_DOWN_LAYERS), limits)
+    try:
+        own = lockdown.lock_down(frozenset(lockdown.LOCK_DOWN_LAYERS), limits)
+    except lockdown.LockDownError as error:
+        _say_failed(control, Failure(Cause.UNSUPPORTED, str(error)))
+        return 1
     missing = {**namespaces.refused, **own.refused}
     report = {"layers": sorted(namespaces.entered | own.entered), "missing": missing}
     _send(control, pack_fields(Message.READY, report))
@@ -64,8 +75,9 @@ def _live(
         model = receive_model(control, go.model_size)
         if go.task == Task.INSPECT:
             facts = to_json(inspect_model(model))
-            _send(control, pack_fields(Message.INSPECTED, {"summary": json.dumps(facts)}))
+            _send_facts(control, Message.INSPECTED, {"summary": json.dumps(facts)})
         loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
+        _send_facts(control, Message.LOADED, model_to_values(loaded.description))
     except MalformedModel as error:
         _say_failed(control, Failure(Cause.INVALID_MODEL, str(error)))
         return 0
@@ -75,10 +87,14 @@ def _live(
         _say_failed(control, failure_of(error, go.memory_bytes))
         return 0
     del model
-    _send(control, pack_fields(Message.LOADED, model_to_values(loaded.description)))
     if go.task == Task.LOAD:
         Serving(loaded, channel, control, go).run()
     return 0
+
+
+def _above(inherited_bytes: int, data_bytes: int) -> int:
+    """The resource limit that leaves `data_bytes` beside what was inherited."""
+    return min(inherited_bytes + data_bytes, LARGEST_LIMIT)
 
 
 def _say_failed(control: socket.socket, failure: Failure) -> None:
@@ -90,6 +106,17 @@ def _say_failed(control: socket.socket, failure: Failure) -> None:
         "maximum": failure.maximum,
     }
     _send(control, pack_fields(Message.FAILED, fields))
+
+
+def _send_facts(control: socket.socket, kind: Message, fields: dict[str, object]) -> None:
+    """Send a message whose length depends on the model; raises Refused if it is too long."""
+    message = pack_fields(kind, fields)
+    if len(message) > LONGEST_FROM_WORKER:
+        raise Refused(
+            Cause.UNSUPPORTED,
+            f"to say what the model is takes {len(message)} bytes, more than {LONGEST_FROM_WORKER}",
+        )
+    _send(control, message)
 
 
 def _send(control: socket.socket, data: bytes) -> None:

@@ -133,10 +133,11 @@ def test_strangers_are_reaped() -> None:
     """A worker's parent is the broker also when its zygote ends in between; so are others'."""
     with Service() as service, RawSession(service.directory) as session:
         for _ in range(5):
-            (zygote,) = service.zygotes()
+            zygotes = service.zygotes()
             with ThreadPoolExecutor(2) as pool:
                 load = pool.submit(session.load, MODEL, relayed=True)
-                os.kill(zygote, signal.SIGKILL)
+                for zygote in zygotes:
+                    os.kill(zygote, signal.SIGKILL)
                 assert answers(session, load.result().model_id)
         models = session.models()
         for model_id in models:
@@ -273,9 +274,9 @@ def test_without_cgroups_the_limit_is_the_models_own(runtime: str) -> None:
             session.call("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
             return len(outputs[0].data) == size
 
-        # One output tensor, and little else: less than it is refused, a quarter more is enough.
+        # One output tensor, and little else: less than it is refused, an eighth more is enough.
         assert not fits(size - (1 << 20))
-        assert fits(size + size // 4)
+        assert fits(size + size // 8)
 
 
 @pytest.mark.isolation
