@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -13,7 +12,7 @@ from google.protobuf.message import Message
 
 from . import _fork
 from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
-from ._uninterrupted import uninterrupted
+from ._uninterrupted import detached, uninterrupted
 from .errors import InvalidStateError, NetworkError
 
 GRPC_OPTIONS = [
@@ -86,8 +85,7 @@ class BlockingControl:
 
     def notify(self, method: str, request: bytes) -> None:
         """Start a call whose reply nobody waits for."""
-        with suppress(Exception):  # the connection is gone, and with it what was to be told
-            uninterrupted(lambda: self._start(method, request, NOTIFY_SECONDS), _nothing)
+        detached(_Attempt(lambda: self._start(method, request, NOTIFY_SECONDS)).wait)
 
     def open_stream(self, request: bytes, timeout: float) -> Message:
         """Call OpenSession and keep its stream; gives the first event."""

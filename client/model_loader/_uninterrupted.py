@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ FORK_SECONDS = 1.0
 SETTLE_SECONDS = 0.005
 """gRPC's threads are still on their way out for so long after a call."""
 
+_gate = _thread.allocate_lock()
 _lock = _thread.allocate_lock()
 _under_way = 0
 _last_end = 0.0
@@ -49,7 +51,7 @@ def uninterrupted(function: Callable[[], Result], withdraw: Callable[[], object]
             _thread.start_new_thread(work, ())
             result, error = outcomes.get()
         except BaseException:
-            _thread.start_new_thread(_quietly, (withdraw,))
+            detached(withdraw)
             raise
         if error is not None:
             raise error
@@ -58,9 +60,14 @@ def uninterrupted(function: Callable[[], Result], withdraw: Callable[[], object]
     return _counted(function)
 
 
+def detached(function: Callable[[], object]) -> None:
+    """Run a function in a thread of its own; nobody waits for it, and its errors are dropped."""
+    _thread.start_new_thread(_quietly, (lambda: _counted(function),))
+
+
 def _counted(function: Callable[[], Result]) -> Result:
     global _under_way, _last_end
-    with _lock:
+    with _gate, _lock:
         _under_way += 1
     try:
         return function()
@@ -70,27 +77,34 @@ def _counted(function: Callable[[], Result]) -> Result:
             _last_end = time.monotonic()
 
 
-def _quietly(withdraw: Callable[[], object]) -> None:
-    try:
-        withdraw()
-    except Exception:  # what is withdrawn is nobody's concern any more
-        return
+def _quietly(function: Callable[[], object]) -> None:
+    with suppress(Exception):
+        function()
 
 
 def _before_fork() -> None:
     ends = time.monotonic() + FORK_SECONDS
-    while True:
-        now = time.monotonic()
-        if now >= ends or (not _under_way and now >= _last_end + SETTLE_SECONDS):
-            return
+    _gate.acquire()  # until the fork is over no call begins
+    while _under_way and time.monotonic() < ends:
         time.sleep(0.001)
+    time.sleep(min(SETTLE_SECONDS, max(0.0, _last_end + SETTLE_SECONDS - time.monotonic())))
 
 
-def _after_fork() -> None:
-    global _lock, _under_way
+def _after_fork_in_parent() -> None:
+    with suppress(RuntimeError):  # not held, if a signal handler broke _before_fork off
+        _gate.release()
+
+
+def _after_fork_in_child() -> None:
+    global _gate, _lock, _under_way
+    _gate = _thread.allocate_lock()
     _lock = _thread.allocate_lock()
     _under_way = 0
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -146,8 +146,6 @@ def run(service: FakeService, script: str, road: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("road", ["direct", "relayed"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_fork(service: FakeService, name: str, road: str) -> None:
-    if road == "relayed" and "another thread" in name:
-        pytest.skip("gRPC does not promise to survive a fork while another thread is in a call")
     process = run(service, SCRIPTS[name], road)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
