@@ -61,6 +61,8 @@ class AllocationWatch:
         """Watch under that limit; None if no limit makes allocations fail here."""
         self.memory_bytes = memory_bytes
         self._errno = ctypes.c_int.from_address(_errno_place())
+        # The limit counts from what this process had before it had a model.
+        self._held_before = held_bytes()
 
     def begin(self) -> None:
         """Forget what was refused so far; to be called just before the runtime is."""
@@ -77,7 +79,7 @@ class AllocationWatch:
         """
         if self.memory_bytes is None:
             return None
-        held = held_bytes()
+        held = max(held_bytes() - self._held_before, 0)
         value = max(held + wanted_bytes, self.memory_bytes + 1)
         return LimitReached(
             f"the model needs more memory than memory_bytes={self.memory_bytes} allows: "
