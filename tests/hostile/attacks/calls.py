@@ -84,3 +84,28 @@ def make_and_close(parts: list[Any]) -> int:
     if result > 4:
         call("close", result)
     return result
+
+
+def set_limit(number: int, values: str) -> int:
+    """Set a resource limit to the struct rlimit given in hexadecimal digits."""
+    return call("prlimit64", 0, number, bytes.fromhex(values), 0)
+
+
+def connect(family: int, address: str) -> int:
+    """Connect a stream socket to a struct sockaddr in hexadecimal digits; 0, or -errno."""
+    descriptor = call("socket", family, 1, 0)
+    if descriptor < 0:
+        return descriptor
+    data = bytes.fromhex(address)
+    result = call("connect", descriptor, data, len(data))
+    call("close", descriptor)
+    return result
+
+
+def read_process(pid: int, address: int) -> int:
+    """Read eight bytes of another process; returns how many came, or -errno."""
+    place = ctypes.create_string_buffer(8)
+    size = (8).to_bytes(8, "little")
+    local = ctypes.addressof(place).to_bytes(8, "little") + size
+    remote = address.to_bytes(8, "little") + size
+    return call("process_vm_readv", pid, local, 1, remote, 1, 0)
