@@ -144,18 +144,24 @@ def connect(
 
 
 def embed(
-    *, limits: Limits | None = None, runtime: str = "auto", origin: str | None = None
+    *,
+    limits: Limits | None = None,
+    runtime: str = "auto",
+    operators: str = "standard",
+    origin: str | None = None,
 ) -> Connection:
     """Start a private service with these settings, and connect to it; it ends with the connection.
 
     `limits` replaces the usual limits where it sets them, higher ones too; `runtime` is "litert",
-    "tflite-runtime", or "auto" for the first that is installed; `origin` is as for ``connect``.
+    "tflite-runtime", or "auto" for the first that is installed; `operators` says which operators a
+    model may use: "standard" for all that the runtimes carry, "hardened" for those that LiteRT
+    hardens for models from the web; `origin` is as for ``connect``.
 
     Raises ConstraintError for values outside these, NotSupportedError where the service is not
     installed or this host cannot run it, NetworkError if it does not start.
     """
     driver = BlockingDriver()
-    broker = _embedded.EmbeddedBroker(limits, runtime)
+    broker = _embedded.EmbeddedBroker(limits, runtime, operators)
     try:
         return Connection(driver, driver.run(open_session(None, origin, False, broker)), broker)
     except BaseException:

@@ -26,15 +26,18 @@ END_SECONDS = 5.0
 """How long the program's end waits for the private service to end."""
 ANSWER_LENGTH = 64 << 10
 RUNTIMES = ("auto", "litert", "tflite-runtime")
+OPERATORS = ("standard", "hardened")
 _MODULES = {"litert": ("ai_edge_litert",), "tflite-runtime": ("tflite_runtime",)}
 
 
 class EmbeddedBroker:
     """The child process; it ends when its life socket does, however this program ends."""
 
-    def __init__(self, limits: Limits | None = None, runtime: str = "auto") -> None:
+    def __init__(
+        self, limits: Limits | None = None, runtime: str = "auto", operators: str = "standard"
+    ) -> None:
         """Start it and wait until it listens."""
-        options = _checked_options(limits, runtime)
+        options = _checked_options(limits, runtime, operators)
         _require_service(runtime)
         self._generation = _fork.current
         self._life, theirs = map(_beyond_standard, socket.socketpair())
@@ -164,13 +167,20 @@ def _beyond_standard(end: socket.socket) -> socket.socket:
         return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
 
 
-def _checked_options(limits: Limits | None, runtime: str) -> dict[str, object]:
+def _checked_options(limits: Limits | None, runtime: str, operators: str) -> dict[str, object]:
     if runtime not in RUNTIMES:
         choices = ", ".join(repr(choice) for choice in RUNTIMES)
         raise ConstraintError(f"runtime must be one of {choices}, not {runtime!r}")
+    if operators not in OPERATORS:
+        choices = ", ".join(repr(choice) for choice in OPERATORS)
+        raise ConstraintError(f"operators must be one of {choices}, not {operators!r}")
     if limits is not None and not isinstance(limits, Limits):
         raise ConstraintError(f"limits must be a model_loader.Limits, not {type(limits).__name__}")
-    return {"limits": limits.set_values() if limits else {}, "runtime": runtime}
+    return {
+        "limits": limits.set_values() if limits else {},
+        "runtime": runtime,
+        "operators": operators,
+    }
 
 
 def _require_service(runtime: str) -> None:

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from model_loader_wire.causes import Cause, Failure
-from model_loader_wire.data_types import DataType
+from model_loader_wire.causes import Cause
 from model_loader_wire.description import ModelDescription
-from model_loader_wire.exchange import Exchange, byte_view
-from model_loader_wire.frames import BadFrame, Entry, Kind
+from model_loader_wire.exchange import Exchange
+from model_loader_wire.frames import BadFrame, Kind
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 from . import _fork
 from ._answer import Answer
 from ._effects import Call, ChannelEnded, DeadlinePassed, Exclusive, Steps, Transfer
-from ._messages import failure_of
+from ._loss import LosableModel
 from ._options import seconds
 from ._plan import Plan, Request
+from ._relayed import answer_entries, compute_request
 from ._session import CALL_SECONDS, Session
 from ._values import Isolation, Lost, Report
 from .errors import (
     ConstraintError,
     DataError,
-    InvalidStateError,
     ModelLoaderError,
     TimeoutError,
     from_failure,
 )
 
-VERDICT_SECONDS = 2.0
-"""How long the service may take to find out why a worker ended."""
 RESET_SECONDS = 30.0
 """Longest reset where no load limit says otherwise: a reset builds the interpreter anew."""
 
@@ -51,7 +48,7 @@ WORKERS_CAUSES = frozenset(
 """What a worker may say of a call. Why it died, only its judge says."""
 
 
-class ModelCore:
+class ModelCore(LosableModel):
     """A loaded model. All that follows from a call's fate is decided here, for both drivers."""
 
     def __init__(
@@ -63,20 +60,13 @@ class ModelCore:
         report: Report,
         label: str,
     ) -> None:
+        super().__init__(session, model_id)
         self.label = label
-        self.session = session
-        self.model_id = model_id
         self.description = description
         self.isolation = isolation
         self.report = report
-        self.channel: Any = None
         self.turn: Any = None
         """The driver's lock: one exchange at a time. Set by the public object."""
-        self.lost: Lost | None = None
-        self.closed = False
-        self.on_end: Callable[[], None] | None = None
-        self._generation = _fork.current
-        self._pending: tuple[Exchange, float | None] | None = None
         self._sequence = 0
         self._plans: dict[str | None, Plan] = {}
         session.models_loaded.add(self)
@@ -87,20 +77,6 @@ class ModelCore:
         if plan is None:
             plan = self._plans[signature] = self._make_plan(signature)
         return plan
-
-    def check_usable(self) -> None:
-        """Raise InvalidStateError for a model that is closed, lost, or another process's."""
-        if self._generation != _fork.current:
-            _fork.check(self._generation, "model")
-        if self.closed:
-            raise InvalidStateError("the model was closed")
-        if self.lost is not None:
-            raise InvalidStateError(
-                f"the model was lost ({self.lost.reason}): {self.lost.detail}; load it again",
-                cause=Cause.LOST,
-            )
-        if self.session.closed:
-            raise InvalidStateError("the model's connection was closed")
 
     def compute(
         self, inputs: Any, outputs: Any, signature: str | None, timeout: float | None
@@ -144,34 +120,6 @@ class ModelCore:
                 yield Exclusive(self.turn, self._close_channel(), time.monotonic() + CALL_SECONDS)
             except TimeoutError:
                 return
-
-    def check_lost(self) -> Steps[Lost | None]:
-        """Look whether an idle model's worker has ended, and ask why."""
-        usable = self.lost is None and not self.closed and self._generation == _fork.current
-        if not usable or self.session.closed:
-            return self.lost
-        if self.channel is not None:
-            if self.channel.has_ended():
-                yield from self._find_verdict()
-        else:  # relayed: there is nothing to look at here
-            try:
-                request = pb.GetModelRequest(model_id=self.model_id)
-                state: pb.ModelState = yield Call("GetModel", request, CALL_SECONDS)
-                if state.lost:
-                    yield from self._find_verdict()
-            except ModelLoaderError as error:
-                self._lose(Lost(error.cause, error.message))
-        return self.lost
-
-    def noticed_end(self) -> None:
-        """Told by an asyncio driver when the idle channel ended."""
-        if self.lost is None and not self.closed and self.on_end is not None:
-            self.on_end()
-
-    def find_verdict(self) -> Steps[None]:
-        """Learn why the worker ended, unless that is known."""
-        if self.lost is None and not self.closed:
-            yield from self._find_verdict()
 
     def _make_plan(self, signature: str | None) -> Plan:
         signatures = self.description.signatures
@@ -266,18 +214,10 @@ class ModelCore:
         self, plan: Plan, request: Request, answer: Answer, deadline: float | None
     ) -> Steps[Any]:
         self.check_usable()
-        message = pb.ComputeRequest(model_id=self.model_id, signature=plan.index)
-        for entry, part in zip(request.entries, request.payload, strict=True):
-            message.inputs.add(
-                data_type=int(entry.data_type),
-                dimensions=entry.dimensions,
-                data=bytes(byte_view(part)),
-            )
+        message = compute_request(self.model_id, plan, request)
         reply: pb.ComputeReply = yield from self._relay("Compute", message, deadline)
         try:
-            if sum(len(tensor.data) for tensor in reply.outputs) > plan.most:
-                raise BadFrame("the outputs are longer than the limit output_bytes")
-            entries = tuple(_entry(tensor) for tensor in reply.outputs)
+            entries = answer_entries(reply, plan.most)
             answer.places(entries)
             return answer.result(entries, [tensor.data for tensor in reply.outputs])
         except BadFrame as error:
@@ -305,83 +245,7 @@ class ModelCore:
                 self._lose(Lost(error.cause, error.message))
             raise
 
-    def _lose_by_deadline(self, what: str) -> Steps[None]:
-        detail = f"the deadline passed before {what} ended, so the worker was ended"
-        self._lose(Lost(Cause.TIMEOUT, detail))
-        yield from self._tell_closed(deadline_passed=True)
-        raise TimeoutError(f"{detail}; the model is lost")
-
-    def _lose_by_ending(self) -> Steps[None]:
-        if self.closed:
-            raise InvalidStateError("the model was closed during the call")
-        error = yield from self._find_verdict()
-        raise error
-
-    def _lose_by_violation(self, fault: Exception) -> Steps[None]:
-        failure = Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {fault}")
-        self._lose(Lost(failure.cause, failure.message))
-        yield from self._tell_closed(deadline_passed=False)
-        raise from_failure(failure)
-
-    def _find_verdict(self) -> Steps[ModelLoaderError]:
-        """Ask the judge why the worker ended, and note it; gives the error for a waiting caller."""
-        request = pb.GetModelRequest(model_id=self.model_id, wait_seconds=VERDICT_SECONDS)
-        try:
-            state: pb.ModelState = yield Call("GetModel", request, VERDICT_SECONDS + CALL_SECONDS)
-        except ModelLoaderError as error:
-            self._lose(Lost(error.cause, error.message))
-            return error
-        if state.lost:
-            failure = failure_of(state.detail)
-        else:
-            failure = Failure(
-                Cause.PROTOCOL_VIOLATION, "the worker closed its channel without ending"
-            )
-        self._lose(Lost(failure.cause, failure.message))
-        if not state.lost:
-            yield from self._tell_closed(deadline_passed=False)
-        return from_failure(failure)
-
-    def _lose(self, lost: Lost) -> None:
-        if self.lost is None:
-            self.lost = lost
-        self._pending = None
-
-    def _tell_closed(self, *, deadline_passed: bool) -> Steps[None]:
-        request = pb.CloseModelRequest(model_id=self.model_id, deadline_passed=deadline_passed)
-        try:
-            yield Call("CloseModel", request, CALL_SECONDS)
-        except ModelLoaderError:
-            pass  # the service is gone, and the worker with it
-        finally:
-            # Only now: a worker that sees its channel end ends at once, and the judge must know
-            # why before that.
-            if self.channel is not None:
-                self.channel.stop()
-
     def _close_channel(self) -> Steps[None]:
         self.channel.close()
         return
         yield  # a generator like its kin: see Exclusive
-
-
-def _entry(tensor: pb.Tensor) -> Entry:
-    try:
-        data_type = DataType(tensor.data_type)
-    except ValueError as error:
-        raise BadFrame(str(error)) from None
-    dimensions = tuple(tensor.dimensions)
-    size = data_type.element_size
-    length = len(tensor.data)
-    if any(count < 0 for count in dimensions):
-        raise BadFrame(f"{dimensions} are no dimensions")
-    if size is not None and _product(dimensions) * size != length:
-        raise BadFrame(f"{length} bytes do not fit {dimensions} {data_type.api_name}")
-    return Entry(data_type, dimensions, length)
-
-
-def _product(sizes: tuple[int, ...]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result

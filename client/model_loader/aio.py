@@ -196,10 +196,14 @@ async def connect(
 
 @_documented_by(_connection.embed)
 async def embed(
-    *, limits: Limits | None = None, runtime: str = "auto", origin: str | None = None
+    *,
+    limits: Limits | None = None,
+    runtime: str = "auto",
+    operators: str = "standard",
+    origin: str | None = None,
 ) -> Connection:
     driver = AsyncDriver()
-    broker = await asyncio.to_thread(_embedded.EmbeddedBroker, limits, runtime)
+    broker = await asyncio.to_thread(_embedded.EmbeddedBroker, limits, runtime, operators)
     try:
         session = await driver.run(open_session(None, origin, False, broker))
     except BaseException:

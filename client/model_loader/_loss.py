@@ -1,0 +1,130 @@
+"""What becomes of a model whose worker ends: the loss, its reason, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.exchange import Exchange
+from model_loader_wire.v1 import model_loader_pb2 as pb
+
+from . import _fork
+from ._effects import Call, Steps
+from ._messages import failure_of
+from ._session import CALL_SECONDS, Session
+from ._values import Lost
+from .errors import InvalidStateError, ModelLoaderError, TimeoutError, from_failure
+
+VERDICT_SECONDS = 2.0
+"""How long the service may take to find out why a worker ended."""
+
+
+class LosableModel:
+    """A model as far as it can be lost; the service alone judges why."""
+
+    def __init__(self, session: Session, model_id: str) -> None:
+        self.session = session
+        self.model_id = model_id
+        self.channel: Any = None
+        self.lost: Lost | None = None
+        self.closed = False
+        self.on_end: Callable[[], None] | None = None
+        self._generation = _fork.current
+        self._pending: tuple[Exchange, float | None] | None = None
+
+    def check_usable(self) -> None:
+        """Raise InvalidStateError for a model that is closed, lost, or another process's."""
+        if self._generation != _fork.current:
+            _fork.check(self._generation, "model")
+        if self.closed:
+            raise InvalidStateError("the model was closed")
+        if self.lost is not None:
+            raise InvalidStateError(
+                f"the model was lost ({self.lost.reason}): {self.lost.detail}; load it again",
+                cause=Cause.LOST,
+            )
+        if self.session.closed:
+            raise InvalidStateError("the model's connection was closed")
+
+    def check_lost(self) -> Steps[Lost | None]:
+        """Look whether an idle model's worker has ended, and ask why."""
+        usable = self.lost is None and not self.closed and self._generation == _fork.current
+        if not usable or self.session.closed:
+            return self.lost
+        if self.channel is not None:
+            if self.channel.has_ended():
+                yield from self._find_verdict()
+        else:  # relayed: there is nothing to look at here
+            try:
+                request = pb.GetModelRequest(model_id=self.model_id)
+                state: pb.ModelState = yield Call("GetModel", request, CALL_SECONDS)
+                if state.lost:
+                    yield from self._find_verdict()
+            except ModelLoaderError as error:
+                self._lose(Lost(error.cause, error.message))
+        return self.lost
+
+    def noticed_end(self) -> None:
+        """Told by an asyncio driver when the idle channel ended."""
+        if self.lost is None and not self.closed and self.on_end is not None:
+            self.on_end()
+
+    def find_verdict(self) -> Steps[None]:
+        """Learn why the worker ended, unless that is known."""
+        if self.lost is None and not self.closed:
+            yield from self._find_verdict()
+
+    def _lose_by_deadline(self, what: str) -> Steps[None]:
+        detail = f"the deadline passed before {what} ended, so the worker was ended"
+        self._lose(Lost(Cause.TIMEOUT, detail))
+        yield from self._tell_closed(deadline_passed=True)
+        raise TimeoutError(f"{detail}; the model is lost")
+
+    def _lose_by_ending(self) -> Steps[None]:
+        if self.closed:
+            raise InvalidStateError("the model was closed during the call")
+        error = yield from self._find_verdict()
+        raise error
+
+    def _lose_by_violation(self, fault: Exception) -> Steps[None]:
+        failure = Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {fault}")
+        self._lose(Lost(failure.cause, failure.message))
+        yield from self._tell_closed(deadline_passed=False)
+        raise from_failure(failure)
+
+    def _find_verdict(self) -> Steps[ModelLoaderError]:
+        """Ask the judge why the worker ended, and note it; gives the error for a waiting caller."""
+        request = pb.GetModelRequest(model_id=self.model_id, wait_seconds=VERDICT_SECONDS)
+        try:
+            state: pb.ModelState = yield Call("GetModel", request, VERDICT_SECONDS + CALL_SECONDS)
+        except ModelLoaderError as error:
+            self._lose(Lost(error.cause, error.message))
+            return error
+        if state.lost:
+            failure = failure_of(state.detail)
+        else:
+            failure = Failure(
+                Cause.PROTOCOL_VIOLATION, "the worker closed its channel without ending"
+            )
+        self._lose(Lost(failure.cause, failure.message))
+        if not state.lost:
+            yield from self._tell_closed(deadline_passed=False)
+        return from_failure(failure)
+
+    def _lose(self, lost: Lost) -> None:
+        if self.lost is None:
+            self.lost = lost
+        self._pending = None
+
+    def _tell_closed(self, *, deadline_passed: bool) -> Steps[None]:
+        request = pb.CloseModelRequest(model_id=self.model_id, deadline_passed=deadline_passed)
+        try:
+            yield Call("CloseModel", request, CALL_SECONDS)
+        except ModelLoaderError:
+            pass  # the service is gone, and the worker with it
+        finally:
+            # Only now: a worker that sees its channel end ends at once, and the judge must know
+            # why before that.
+            if self.channel is not None:
+                self.channel.stop()
