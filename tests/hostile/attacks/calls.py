@@ -50,7 +50,8 @@ def through_gate(number: int, argument: int = 0) -> int:
 def call(which: str | int, *arguments: object) -> int:
     """Make a system call by name or number; returns its result, or -errno.
 
-    Texts and bytes become buffers, and so does ``{"zeros": n}``; the rest are integers.
+    Texts and bytes become buffers, as do ``{"zeros": n}`` and ``{"hex": digits}``; the rest are
+    integers.
     """
     number = which if isinstance(which, int) else host_architecture().numbers[which]
     buffers: list[ctypes.Array[ctypes.c_char]] = []
@@ -61,6 +62,9 @@ def call(which: str | int, *arguments: object) -> int:
                 buffers.append(ctypes.create_string_buffer(argument.encode()))
             case bytes():
                 buffers.append(ctypes.create_string_buffer(argument, len(argument)))
+            case {"hex": str(digits)}:
+                data = bytes.fromhex(digits)
+                buffers.append(ctypes.create_string_buffer(data, len(data)))
             case {"zeros": int(size)}:
                 buffers.append(ctypes.create_string_buffer(size))
             case int():
