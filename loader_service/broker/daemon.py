@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loader_service.broker.directory import Directory, DirectoryTaken
 from loader_service.broker.refusal import Refusal
-from loader_service.broker.settings import Settings, complete
+from loader_service.broker.settings import OPERATOR_PROFILES, Settings, complete
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox import cgroup, process
 from loader_service.sandbox.descriptors import open_standard
@@ -58,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
         help="the interpreter; auto takes litert if it is installed (default: %(default)s)",
     )
     result.add_argument(
+        "--operators",
+        choices=OPERATOR_PROFILES,
+        default="standard",
+        help="which operators a model may use: standard is all that the runtimes carry, hardened "
+        "the ones that LiteRT hardens for models from the web (default: %(default)s)",
+    )
+    result.add_argument(
         "--allow-user",
         action="append",
         default=[],
@@ -98,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             directory=given.directory,
             limits=complete(Limits.from_values({k: v for k, v in asked.items() if v is not None})),
             runtime=given.runtime,
+            operators=given.operators,
             allowed_uids=frozenset(_uid(user) for user in given.allow_user),
         )
     except (TypeError, ValueError) as error:

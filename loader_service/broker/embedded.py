@@ -2,7 +2,7 @@
 
 ``python -m loader_service.broker.embedded LIFE OPTIONS``: LIFE is the number of a socket that ends
 with the program and on which one line of JSON says when the broker is ready, or why it is not.
-OPTIONS is a JSON object with ``limits`` and ``runtime``.
+OPTIONS is a JSON object with ``limits``, ``runtime`` and ``operators``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def main(arguments: list[str]) -> int:
         _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
         return 1
     settings = Settings(
-        directory=str(directory.path), limits=limits, runtime=options.get("runtime", "auto")
+        directory=str(directory.path),
+        limits=limits,
+        runtime=options.get("runtime", "auto"),
+        operators=options.get("operators", "standard"),
     )
     process.set_child_subreaper()
     # First the cgroup: finding it may move this process, and its children belong where it is.

@@ -8,6 +8,9 @@ from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 
 PROTOCOL_VERSION = 1
 
+OPERATOR_PROFILES = ("standard", "hardened")
+"""``standard``: all that the runtimes carry; ``hardened``: what LiteRT hardens for the web."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -19,6 +22,8 @@ class Settings:
     """Upper bounds for every load; a caller may lower them."""
     runtime: str = "auto"
     """``"litert"``, ``"tflite-runtime"``, or ``"auto"``: the first of them that is installed."""
+    operators: str = "standard"
+    """Which operators a model may use: a name in `OPERATOR_PROFILES`."""
     allowed_uids: frozenset[int] = field(default_factory=frozenset)
     """Users who may attach, beside the broker's own."""
     forks_per_zygote: int = 200
@@ -43,7 +48,9 @@ class Settings:
     """Between two looks at a worker's resident memory where no cgroup holds it."""
 
     def __post_init__(self) -> None:
-        """Refuse limits that leave a needed field open; raises ValueError naming it."""
+        """Refuse what names no profile or leaves a needed limit open; raises ValueError."""
+        if self.operators not in OPERATOR_PROFILES:
+            raise ValueError(f"there is no profile of operators {self.operators!r}")
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")

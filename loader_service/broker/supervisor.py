@@ -100,6 +100,7 @@ class Supervisor:
             tensor_bytes=limits.tensor_bytes or 0,
             output_bytes=limits.output_bytes or 0,
             model_size=model_size,
+            operators=self._settings.operators,
         )
         # A birth goes on to its end even if the caller leaves in the middle: the zygote answers in
         # order, and a process that exists needs somebody who ends it.

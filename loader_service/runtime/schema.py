@@ -122,6 +122,19 @@ BLOCKWISE_QUANTIZATION = Table(
     ScalarField(2, "block_size", Scalar.INT32),
 )
 
+CUSTOM_QUANTIZATION = Table(
+    "CustomQuantization",
+    VectorField(0, "custom", Scalar.UINT8, alignment=16),
+)
+
+MULTI_AXIS_QUANTIZATION = Table(
+    "MultiAxisQuantization",
+    ScalarField(0, "scales", Scalar.INT32),
+    ScalarField(1, "zero_points", Scalar.INT32),
+    ScalarField(2, "block_size", Scalar.INT32),
+    VectorField(3, "quantized_dimensions", Scalar.INT32),
+)
+
 QUANTIZATION_PARAMETERS = Table(
     "QuantizationParameters",
     VectorField(0, "min", Scalar.FLOAT32),
@@ -133,6 +146,34 @@ QUANTIZATION_PARAMETERS = Table(
     ScalarField(6, "quantized_dimension", Scalar.INT32),
 )
 
+INT32_VECTOR = Table("Int32Vector", VectorField(0, "values", Scalar.INT32))
+UINT16_VECTOR = Table("Uint16Vector", VectorField(0, "values", Scalar.UINT16, alignment=4))
+UINT8_VECTOR = Table("Uint8Vector", VectorField(0, "values", Scalar.UINT8, alignment=4))
+
+DIMENSION_METADATA = Table(
+    "DimensionMetadata",
+    ScalarField(0, "format", Scalar.INT8),
+    ScalarField(1, "dense_size", Scalar.INT32),
+    ScalarField(2, "array_segments_type", Scalar.UINT8),
+    UnionField(3, "array_segments"),
+    ScalarField(4, "array_indices_type", Scalar.UINT8),
+    UnionField(5, "array_indices"),
+)
+
+SPARSITY_PARAMETERS = Table(
+    "SparsityParameters",
+    VectorField(0, "traversal_order", Scalar.INT32),
+    VectorField(1, "block_map", Scalar.INT32),
+    TableVectorField(2, "dim_metadata", DIMENSION_METADATA),
+)
+
+VARIANT_SUB_TYPE = Table(
+    "VariantSubType",
+    VectorField(0, "shape", Scalar.INT32),
+    ScalarField(1, "type", Scalar.INT8),
+    ScalarField(2, "has_rank", Scalar.BOOL),
+)
+
 TENSOR = Table(
     "Tensor",
     VectorField(0, "shape", Scalar.INT32),
@@ -141,8 +182,10 @@ TENSOR = Table(
     TextField(3, "name"),
     TableField(4, "quantization", QUANTIZATION_PARAMETERS),
     ScalarField(5, "is_variable", Scalar.BOOL),
+    TableField(6, "sparsity", SPARSITY_PARAMETERS),
     VectorField(7, "shape_signature", Scalar.INT32),
     ScalarField(8, "has_rank", Scalar.BOOL),
+    TableVectorField(9, "variant_tensors", VARIANT_SUB_TYPE),
     ScalarField(10, "external_buffer", Scalar.UINT32),
 )
 
@@ -226,7 +269,15 @@ MODEL = Table(
 
 TABLES = (
     BLOCKWISE_QUANTIZATION,
+    CUSTOM_QUANTIZATION,
+    MULTI_AXIS_QUANTIZATION,
     QUANTIZATION_PARAMETERS,
+    INT32_VECTOR,
+    UINT16_VECTOR,
+    UINT8_VECTOR,
+    DIMENSION_METADATA,
+    SPARSITY_PARAMETERS,
+    VARIANT_SUB_TYPE,
     TENSOR,
     OPERATOR_CODE,
     OPERATOR,

@@ -10,6 +10,7 @@ from loader_service.runtime.engine import Runtime
 from loader_service.runtime.flatbuffer import MalformedModel
 from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.summary import to_json
+from loader_service.runtime.verifier.verify import verify
 from loader_service.sandbox import lockdown, process
 from loader_service.sandbox.resource_limits import ResourceLimits
 from loader_service.worker.control import (
@@ -76,6 +77,7 @@ def _live(
         if go.task == Task.INSPECT:
             facts = to_json(inspect_model(model))
             _send_facts(control, Message.INSPECTED, {"summary": json.dumps(facts)})
+        verify(model, operators=go.operators)
         loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
         _send_facts(control, Message.LOADED, model_to_values(loaded.description))
     except MalformedModel as error:

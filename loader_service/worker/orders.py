@@ -52,3 +52,5 @@ class Go(_Order):
     output_bytes: int
     model_size: int
     """Bytes of model to come; 0 if not known beforehand."""
+    operators: str = "standard"
+    """The profile of operators that the verifier allows."""

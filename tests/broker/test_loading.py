@@ -123,7 +123,12 @@ def with_header(**values: Any) -> Parts:
             "NobodyKnowsThis",
         ),
         (lambda: load_parts(hostile.abort_at_load()), "ABORTED", "crashed", "SIGABRT"),
-        (lambda: load_parts(hostile.stack_overflow_at_load()), "ABORTED", "crashed", "SIGSEGV"),
+        (
+            lambda: load_parts(hostile.stack_overflow_at_load()),
+            "INVALID_ARGUMENT",
+            "invalid-model",
+            "subgraph 1 calls itself",
+        ),
     ],
 )
 def test_a_bad_load_is_refused(

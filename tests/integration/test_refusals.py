@@ -18,7 +18,7 @@ LIMITS = ml.Limits(load_seconds=20, compute_seconds=5)
 ERRORS = {
     "malformed": (ml.DataError, ml.NotSupportedError, ml.OperationError),
     "unsupported": (ml.NotSupportedError,),
-    "crash": (ml.OperationError,),
+    "crash": (ml.OperationError, ml.DataError),
 }
 """What a model of each category of the manifest may end with."""
 
@@ -67,7 +67,7 @@ def test_shared_models_that_cannot_run(
     ("make", "error"),
     [
         (hostile.abort_at_load, ml.OperationError),
-        (hostile.stack_overflow_at_load, ml.OperationError),
+        (hostile.stack_overflow_at_load, ml.DataError),
         (hostile.custom_operator, ml.NotSupportedError),
         (hostile.flex_operator, ml.NotSupportedError),
         (hostile.add_strings, ml.NotSupportedError),

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from loader_service.runtime import schema, schema_options
+from loader_service.runtime import schema, schema_builtin_options, schema_options
 from loader_service.runtime.schema import Field, Scalar, ScalarField, Table, VectorField
 from loader_service.runtime.schema_operators import BuiltinOperator
 from loader_service.runtime.schema_tensor_types import ELEMENT_BITS, TensorType
 
 TABLES = {
     table.name: table
-    for table in (*schema.TABLES, *(known.table for known in schema_options.OPTIONS.values()))
+    for table in (
+        *schema.TABLES,
+        *schema_builtin_options.BUILTIN_OPTIONS.values(),
+        *schema_builtin_options.BUILTIN_OPTIONS_2.values(),
+        *(known.table for known in schema_options.OPTIONS.values()),
+    )
 }
 
 
@@ -42,6 +47,13 @@ def test_options_are_numbered_as_in_the_union(generated: Any) -> None:
     members = _numbers(generated.BuiltinOptions)
     for known in schema_options.OPTIONS.values():
         assert members[known.table.name] == known.member
+    for number, table in schema_builtin_options.BUILTIN_OPTIONS.items():
+        assert members[table.name] == number
+    assert len(schema_builtin_options.BUILTIN_OPTIONS) == len(members) - 1
+    second = _numbers(generated.BuiltinOptions2)
+    for number, table in schema_builtin_options.BUILTIN_OPTIONS_2.items():
+        assert second[table.name] == number
+    assert len(schema_builtin_options.BUILTIN_OPTIONS_2) == len(second) - 1
     padding, activation = schema_options.Padding, schema_options.Activation
     assert {code.name: code.value for code in padding} == _numbers(generated.Padding)
     assert {code.name: code.value for code in activation} == _numbers(

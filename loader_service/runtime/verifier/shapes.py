@@ -1,0 +1,244 @@
+"""Rules for operators that name axes, shapes, blocks and slices.
+
+Sources: CVE-2020-15207 (negative axes), CVE-2021-29597 (blocks of 0), CVE-2021-29601 and
+CVE-2021-29606 (axes of CONCATENATION and SPLIT_V), CVE-2021-37686 (STRIDED_SLICE without end),
+tensorflow#124982 (a new shape longer than the kernel's array).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+
+from loader_service.runtime.schema_operators import BuiltinOperator as Op
+from loader_service.runtime.verifier.look import Look, Rule, axis_broken
+from loader_service.runtime.verifier.tensors import LARGEST_COUNT, MAXIMUM_RANK
+
+
+def _axes_of(position: int) -> Rule:
+    """Axes in a constant input, of the tensor at input 0."""
+
+    def rule(look: Look) -> Iterator[str]:
+        for axis in look.constant(position) or ():
+            yield from axis_broken(axis, look.rank(0))
+
+    return rule
+
+
+def _axis_option(look: Look) -> Iterator[str]:
+    yield from axis_broken(look.option("axis"), look.rank(0))
+
+
+def _expand_dims(look: Look) -> Iterator[str]:
+    rank = look.rank(0)
+    for axis in look.constant(1) or ():
+        yield from axis_broken(axis, None if rank is None else rank + 1)
+
+
+def _concatenation(look: Look) -> Iterator[str]:
+    axis, rank = look.option("axis"), look.rank(0)
+    yield from axis_broken(axis, rank)
+    if rank is None or not -rank <= axis < rank:
+        return
+    joined = 0
+    for position in range(len(look.operator.inputs)):
+        shape = look.shape(position)
+        if shape is None:
+            continue
+        if len(shape) != rank:
+            yield f"input {position} has {len(shape)} dimensions, and the first has {rank}"
+            return
+        joined += shape[axis]
+    if joined > LARGEST_COUNT:
+        yield f"dimension {axis} becomes {joined}"
+
+
+def _pack(look: Look) -> Iterator[str]:
+    rank = look.rank(0)
+    yield from axis_broken(look.option("axis"), None if rank is None else rank + 1)
+    if look.option("values_count") != len(look.operator.inputs):
+        yield f"packs {look.option('values_count')} of {len(look.operator.inputs)} inputs"
+
+
+def _unpack(look: Look) -> Iterator[str]:
+    yield from _axis_option(look)
+    if look.option("num") != len(look.operator.outputs):
+        yield f"unpacks {look.option('num')} into {len(look.operator.outputs)} outputs"
+
+
+def _split(look: Look) -> Iterator[str]:
+    # SPLIT has its axis first, SPLIT_V last.
+    value, place = (1, 0) if look.operator.code == Op.SPLIT else (0, 2)
+    for axis in look.constant(place) or ():
+        yield from axis_broken(axis, look.rank(value))
+    outputs = len(look.operator.outputs)
+    if look.option("num_splits") != outputs:
+        yield f"splits into {look.option('num_splits')}, with {outputs} outputs"
+    sizes = look.constant(1) if look.operator.code == Op.SPLIT_V else None
+    if sizes is not None and (len(sizes) != outputs or min(sizes, default=0) < -1):
+        yield f"splits into the sizes {sizes}, with {outputs} outputs"
+
+
+def _reshape(look: Look) -> Iterator[str]:
+    given = [("new_shape", look.option_list("new_shape")), ("its shape", look.constant(1) or ())]
+    for name, shape in given:
+        if len(shape) > MAXIMUM_RANK:
+            yield f"{name} has {len(shape)} dimensions, more than {MAXIMUM_RANK}"
+        elif any(size < -1 for size in shape) or shape.count(-1) > 1:
+            yield f"{name} is {shape}"
+        elif prod(size for size in shape if size > 0) > LARGEST_COUNT:
+            yield f"{name} {shape} has more than {LARGEST_COUNT} elements"
+
+
+def _target_shape(position: int) -> Rule:
+    """A shape in a constant input, that the output shall have."""
+
+    def rule(look: Look) -> Iterator[str]:
+        shape = look.constant(position)
+        if shape is None:
+            return
+        if len(shape) > MAXIMUM_RANK:
+            yield f"its shape has {len(shape)} dimensions, more than {MAXIMUM_RANK}"
+        elif any(size < 0 for size in shape) or prod(shape) > LARGEST_COUNT:
+            yield f"its shape is {shape}"
+
+    return rule
+
+
+def _squeeze(look: Look) -> Iterator[str]:
+    axes = look.option_list("squeeze_dims")
+    if len(axes) > MAXIMUM_RANK:
+        yield f"squeezes {len(axes)} dimensions, more than {MAXIMUM_RANK}"
+    for axis in axes:
+        yield from axis_broken(axis, look.rank(0))
+
+
+def _transpose(look: Look) -> Iterator[str]:
+    order, rank = look.constant(1), look.rank(0)
+    if order is None:
+        return
+    if sorted(axis % (rank or 1) for axis in order) != list(range(len(order))) or (
+        rank is not None and len(order) != rank
+    ):
+        yield f"{order} is no order of {rank} dimensions"
+    for axis in order:
+        yield from axis_broken(axis, rank)
+
+
+def _block_shape(look: Look) -> Iterator[str]:
+    blocks, edges = look.constant(1), look.constant(2)
+    if blocks is not None and (not blocks or min(blocks) < 1 or prod(blocks) > LARGEST_COUNT):
+        yield f"its blocks are {blocks}"
+    if edges is not None and (min(edges, default=0) < 0 or max(edges, default=0) > LARGEST_COUNT):
+        yield f"its paddings or crops are {edges}"
+    if blocks is not None and edges is not None and len(edges) != 2 * len(blocks):
+        yield f"{len(edges)} paddings or crops for {len(blocks)} blocks"
+
+
+def _block_size(look: Look) -> Iterator[str]:
+    size = look.option("block_size")
+    if not 0 < size < 1 << 15:
+        yield f"its block size is {size}"
+
+
+def _pad(look: Look) -> Iterator[str]:
+    paddings, rank = look.constant(1), look.rank(0)
+    if paddings is None:
+        return
+    if rank is not None and len(paddings) != 2 * rank:
+        yield f"{len(paddings)} paddings for {rank} dimensions"
+    if min(paddings, default=0) < 0:
+        yield f"its paddings are {paddings}"
+    shape = look.shape(0)
+    if shape is not None and len(paddings) == 2 * len(shape):
+        padded = [size + sum(paddings[2 * n : 2 * n + 2]) for n, size in enumerate(shape)]
+        if prod(padded) > LARGEST_COUNT:
+            yield f"the padded shape {tuple(padded)} has more than {LARGEST_COUNT} elements"
+
+
+def _strided_slice(look: Look) -> Iterator[str]:
+    vectors = [look.constant(position) for position in (1, 2, 3)]
+    lengths = {len(vector) for vector in vectors if vector is not None}
+    if len(lengths) > 1:
+        yield "begin, end and strides differ in length"
+    if any(length > MAXIMUM_RANK for length in lengths):
+        yield f"slices more than {MAXIMUM_RANK} dimensions"
+    strides = vectors[2]
+    if strides is not None and 0 in strides:
+        yield f"its strides are {strides}"
+    ellipsis = look.option("ellipsis_mask")
+    if ellipsis < 0 or ellipsis & (ellipsis - 1):
+        yield f"more than one ellipsis (mask {ellipsis:#x})"
+
+
+def _slice(look: Look) -> Iterator[str]:
+    begin, size, rank = look.constant(1), look.constant(2), look.rank(0)
+    for name, values, least in (("begin", begin, 0), ("size", size, -1)):
+        if values is None:
+            continue
+        if rank is not None and len(values) != rank:
+            yield f"{name} has {len(values)} numbers for {rank} dimensions"
+        if min(values, default=0) < least:
+            yield f"{name} is {values}"
+
+
+def _resize(look: Look) -> Iterator[str]:
+    size = look.constant(1)
+    if size is not None and (len(size) != 2 or min(size) < 1 or prod(size) > LARGEST_COUNT):
+        yield f"its new size is {size}"
+
+
+def _reverse_sequence(look: Look) -> Iterator[str]:
+    for name in ("seq_dim", "batch_dim"):
+        yield from axis_broken(look.option(name), look.rank(0), name)
+
+
+def _gather(look: Look) -> Iterator[str]:
+    rank = look.rank(0)
+    yield from axis_broken(look.option("axis"), rank)
+    axis, batch = look.option("axis"), look.option("batch_dims")
+    yield from axis_broken(batch, None if rank is None else rank + 1, "batch_dims")
+    shape, indices = look.shape(0), look.constant(1)
+    if shape and indices and -len(shape) <= axis < len(shape):
+        size = shape[axis]
+        if min(indices) < 0 or max(indices) >= size:
+            yield f"gathers index {max(indices)} (and {min(indices)}) of {size}"
+
+
+_REDUCERS = (
+    Op.MEAN, Op.SUM, Op.REDUCE_ALL, Op.REDUCE_ANY, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.REDUCE_PROD,
+    Op.REVERSE_V2, Op.CUMSUM, Op.ARG_MAX, Op.ARG_MIN,
+)  # fmt: skip
+
+SHAPES: Mapping[Op, Rule] = {
+    **dict.fromkeys(_REDUCERS, _axes_of(1)),
+    Op.EXPAND_DIMS: _expand_dims,
+    Op.CONCATENATION: _concatenation,
+    Op.PACK: _pack,
+    Op.UNPACK: _unpack,
+    Op.SPLIT: _split,
+    Op.SPLIT_V: _split,
+    Op.RESHAPE: _reshape,
+    Op.BROADCAST_TO: _target_shape(1),
+    Op.FILL: _target_shape(0),
+    Op.RANDOM_STANDARD_NORMAL: _target_shape(0),
+    Op.RANDOM_UNIFORM: _target_shape(0),
+    Op.SCATTER_ND: _target_shape(2),
+    Op.SPARSE_TO_DENSE: _target_shape(1),
+    Op.SQUEEZE: _squeeze,
+    Op.TRANSPOSE: _transpose,
+    Op.SPACE_TO_BATCH_ND: _block_shape,
+    Op.BATCH_TO_SPACE_ND: _block_shape,
+    Op.SPACE_TO_DEPTH: _block_size,
+    Op.DEPTH_TO_SPACE: _block_size,
+    Op.PAD: _pad,
+    Op.PADV2: _pad,
+    Op.MIRROR_PAD: _pad,
+    Op.STRIDED_SLICE: _strided_slice,
+    Op.SLICE: _slice,
+    Op.RESIZE_BILINEAR: _resize,
+    Op.RESIZE_NEAREST_NEIGHBOR: _resize,
+    Op.REVERSE_SEQUENCE: _reverse_sequence,
+    Op.GATHER: _gather,
+}
+"""By operator."""
