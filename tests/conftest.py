@@ -34,6 +34,16 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the sandbox's tests before any that use gRPC in this process.
+
+    gRPC starts its threads anew in each forked child, and only a process with one thread can enter
+    a user namespace or be locked down.
+    """
+    alone = Path(__file__).parent / "sandbox"
+    items.sort(key=lambda item: alone not in item.path.parents)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List what was skipped, by reason: nothing is left out silently."""
     reasons: Counter[str] = Counter()
