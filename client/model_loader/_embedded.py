@@ -24,6 +24,8 @@ START_SECONDS = 30.0
 """A private service that has not said anything by then has failed."""
 END_SECONDS = 5.0
 """How long the program's end waits for the private service to end."""
+DYING_SECONDS = 1.0
+"""Between a killed process no longer answering and its being dead."""
 ANSWER_LENGTH = 64 << 10
 RUNTIMES = ("auto", "litert", "tflite-runtime")
 OPERATORS = ("standard", "hardened")
@@ -75,6 +77,14 @@ class EmbeddedBroker:
     def alive(self) -> bool:
         """Whether the process still runs and belongs to this process."""
         return self._generation == _fork.current and self._process.poll() is None
+
+    def has_died(self) -> bool:
+        """Whether the process is dead, or just dying, as one is that no longer answers."""
+        try:
+            self._process.wait(DYING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def close(self) -> None:
         """End it with all its workers, and wait for its end a short while."""

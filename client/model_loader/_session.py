@@ -21,7 +21,7 @@ from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
 from ._messages import NAME_LENGTH, formats_from, limits_from, row_from
 from ._origin import checked_origin
 from ._values import Format, ModelRow
-from .errors import ConstraintError, InvalidStateError, NetworkError
+from .errors import ConstraintError, InvalidStateError, NetworkError, SecurityError
 
 PROTOCOL_VERSION = 1
 CALL_SECONDS = 10.0
@@ -112,10 +112,17 @@ def open_session(
             continue
         try:
             return (yield from _open_at(candidate.directory, name, relay, None))
-        except NetworkError:
+        except (NetworkError, SecurityError):
+            # A daemon that nobody named may be dead, or for others.
             if candidate.explicit:
                 raise
     shared: Any = yield InThread(_embedded.shared_broker)
+    try:
+        return (yield from _open_at(shared.directory, name, relay, shared))
+    except NetworkError:
+        if not (yield InThread(shared.has_died)):
+            raise
+    shared = yield InThread(_embedded.shared_broker)
     return (yield from _open_at(shared.directory, name, relay, shared))
 
 
