@@ -214,7 +214,11 @@ class Worker:
                 payload = await self._take(length)
                 if kind is Message.PONG:
                     self._pong(payload)
-                elif kind < Message.READY or self._messages.qsize() >= MESSAGES_WAITING:
+                elif (
+                    kind < Message.READY
+                    or self.serving
+                    or self._messages.qsize() >= MESSAGES_WAITING
+                ):
                     raise BadMessage(f"{kind.name} may not come from a worker now")
                 else:
                     self._messages.put_nowait((kind, unpack_fields(payload)))

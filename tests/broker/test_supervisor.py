@@ -219,6 +219,26 @@ def test_a_worker_is_in_its_own_cgroup_with_its_limits() -> None:
         assert not top.exists()
 
 
+def test_a_share_of_the_processor_is_held_by_a_cgroup() -> None:
+    with Service() as service, RawSession(service.directory) as session:
+        if "cgroup-cpu" not in session.welcome.session.layers:
+            pytest.skip("this host's cgroups cannot be written to")
+        reply = session.load(costly.work(), relayed=True, limits=pb.Limits(cpu_percent=20))
+        assert reply.limits.cpu_percent == 20
+        own = cgroup_mounts.own_cgroups()
+        parent = own.version_1.get("cpu", own.version_2)
+        assert parent is not None
+        pattern = f"model-loader-{service.pid}-*/user-*/*/worker-*/cpu.stat"
+        fields = [stat.read_text().split() for stat in parent.glob(pattern)]
+        counts = [int(words[words.index("nr_throttled") + 1]) for words in fields]
+        assert len(counts) == 1
+        # A tenth of a second of work: five times its share of a period.
+        session.compute(reply.model_id, np.array([300], np.int32))
+        (after,) = parent.glob(pattern)
+        words = after.read_text().split()
+        assert int(words[words.index("nr_throttled") + 1]) > counts[0]
+
+
 @pytest.mark.isolation
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroup", "rlimit"])
 def test_memory_is_held_and_named(cgroups: bool) -> None:

@@ -74,6 +74,19 @@ def test_a_worker_that_breaks_the_protocol_is_killed(name: str) -> None:
     run(test)
 
 
+def test_a_serving_worker_says_nothing_but_pongs() -> None:
+    async def test() -> None:
+        script = f"{READY}\nread(channel, 1)\nsay(LOADED, b'{{}}')\ntime.sleep(60)"
+        async with fake_worker(script) as worker:
+            await worker.begin(GO)
+            worker.serving = True
+            assert worker.channel is not None
+            worker.channel.send(b"x")
+            assert (await lost(worker)).cause is Cause.PROTOCOL_VIOLATION
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("script", "cause", "text"),
     [
