@@ -19,7 +19,7 @@ from ._context import MLContext, create_context
 from ._loader import MLModelLoader
 from ._model import MLModel
 from ._tensor import MLTensor
-from ._values import Isolation, Lost, MLTensorInfo
+from ._values import Format, Isolation, Lost, MLTensorInfo, ModelRow, Report
 from .errors import (
     AbortError,
     ConstraintError,
@@ -40,6 +40,7 @@ __all__ = [
     "Connection",
     "ConstraintError",
     "DataError",
+    "Format",
     "InvalidStateError",
     "Isolation",
     "Limits",
@@ -50,10 +51,12 @@ __all__ = [
     "MLTensor",
     "MLTensorInfo",
     "ModelLoaderError",
+    "ModelRow",
     "NetworkError",
     "NotSupportedError",
     "OperationError",
     "QuotaExceededError",
+    "Report",
     "SecurityError",
     "TimeoutError",
     "UnknownError",

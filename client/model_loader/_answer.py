@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from math import prod
 from typing import Any
 
@@ -110,7 +111,14 @@ def _checked_outputs(plan: Plan, outputs: Any) -> list[Array]:
             f"outputs= has {len(values)} arrays, the model has {len(tensors)} outputs: "
             f"{listed(tensors)}"
         )
-    return [_target(tensor, value) for tensor, value in zip(tensors, values, strict=True)]
+    targets = [_target(tensor, value) for tensor, value in zip(tensors, values, strict=True)]
+    for one, other in combinations(range(len(targets)), 2):
+        if np.may_share_memory(targets[one], targets[other]):
+            raise DataError(
+                f"outputs {names[one]!r} and {names[other]!r} need arrays of their own, not the "
+                "same memory"
+            )
+    return targets
 
 
 def _target(tensor: TensorDescription, value: Any) -> Array:

@@ -10,12 +10,13 @@ from model_loader_wire.limits import Limits
 
 from . import _embedded
 from ._blocking import BlockingDriver
+from ._fork import BoundToProcess
 from ._load import inspect
 from ._session import Session, open_session
 from ._values import Format, ModelRow
 
 
-class ConnectionFace:
+class ConnectionFace(BoundToProcess):
     """What connections of both faces show."""
 
     def __init__(

@@ -11,6 +11,7 @@ from model_loader_wire.limits import Limits
 
 from ._connection import Connection, ConnectionFace, connect
 from ._effects import Steps
+from ._fork import BoundToProcess
 from ._load import load
 from ._model_core import ModelCore
 from ._options import ContextOptions, layers_tuple, lower
@@ -19,7 +20,7 @@ from ._values import Format
 from .errors import ConstraintError, InvalidStateError
 
 
-class ContextFace:
+class ContextFace(BoundToProcess):
     """What contexts of both faces show, and what they know of their models."""
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from .errors import InvalidStateError
 
@@ -19,6 +19,19 @@ class HoldsDescriptor(Protocol):
 
     def close_descriptor(self) -> None:
         """Close this process's copy of it."""
+
+
+class BoundToProcess:
+    """An object that is no value: it stands for something that this process holds."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled, for another process above all."""
+        raise TypeError(
+            f"{type(self).__name__} can be neither copied nor pickled: it belongs to the process "
+            "that made it; load the model again where it is wanted"
+        )
 
 
 current = 0

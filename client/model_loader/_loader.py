@@ -7,13 +7,14 @@ from typing import Any
 
 from ._context import ContextFace, MLContext
 from ._effects import Steps
+from ._fork import BoundToProcess
 from ._model import MLModel
 from ._model_core import ModelCore
 from ._source import Progress
 from .errors import ConstraintError, InvalidStateError
 
 
-class LoaderFace:
+class LoaderFace(BoundToProcess):
     """What loaders of both faces know."""
 
     def __init__(self, context: ContextFace, kind: type[ContextFace]) -> None:

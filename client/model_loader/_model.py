@@ -8,11 +8,12 @@ from typing import Any
 from model_loader_wire.description import TensorDescription
 
 from ._blocking import BlockingDriver
+from ._fork import BoundToProcess
 from ._model_core import ModelCore
 from ._values import Isolation, Lost, MLTensorInfo, Report
 
 
-class ModelFace:
+class ModelFace(BoundToProcess):
     """What models of both faces show."""
 
     def __init__(self, driver: Any, core: ModelCore) -> None:

@@ -159,6 +159,11 @@ def from_failure(failure: Failure) -> ModelLoaderError:
         cause=failure.cause,
         last_words=failure.last_words,
         limit=failure.limit,
-        value=failure.value,
-        maximum=failure.maximum,
+        value=_plain(failure.value),
+        maximum=_plain(failure.maximum),
     )
+
+
+def _plain(number: float) -> int | float:
+    """Give bytes and counts as the integers that they are; the wire has one kind of number."""
+    return int(number) if float(number).is_integer() else number

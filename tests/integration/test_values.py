@@ -205,3 +205,14 @@ def test_state_is_kept_is_not_shared_and_can_be_reset(
         first.reset()
         assert [step(first), step(first)] == [one, two]
         assert step(second) == two
+
+
+def test_two_outputs_need_memory_of_their_own(road_loader: ml.MLModelLoader) -> None:
+    inputs = {"a": np.array([5, 6], np.float32), "b": np.array([1, 2], np.float32)}
+    with road_loader.load(small.sum_and_difference()) as model:
+        place: Array = np.zeros(3, np.float32)
+        with pytest.raises(ml.DataError, match="own"):
+            model.compute(inputs, outputs=[place[:2], place[1:]])
+        apart: Array = np.zeros(4, np.float32)
+        assert model.compute(inputs, outputs=[apart[:2], apart[2:]]) is None
+        assert apart.tolist() == [6, 8, 4, 4]
