@@ -30,7 +30,7 @@ class BoundToProcess:
         """Refuse to be copied or pickled, for another process above all."""
         raise TypeError(
             f"{type(self).__name__} can be neither copied nor pickled: it belongs to the process "
-            "that made it; load the model again where it is wanted"
+            "that made it; create a context and load the model where they are wanted"
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
+import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,20 @@ def loader(connection: ml.Connection) -> Iterator[ml.MLModelLoader]:
     """A loader with the usual options."""
     with ml.create_context(connection=connection) as context:
         yield ml.MLModelLoader(context)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_nothing_that_a_process_holds_is_copied(
+    connection: ml.Connection,
+    service: FakeService,
+    loader: ml.MLModelLoader,
+    way: Callable[[object], object],
+) -> None:
+    context = ml.create_context(connection=connection)
+    model = ml.MLModelLoader(context).load(put(service))
+    for thing in (connection, context, loader, model):
+        with pytest.raises(TypeError, match=f"{type(thing).__name__} can be neither copied"):
+            way(thing)
 
 
 class _FilePath:
