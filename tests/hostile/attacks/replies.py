@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from time import monotonic
 
-from loader_service.worker.control import Message, pack
-from model_loader_wire.frames import HEADER, MAGIC, Kind, pack_header
 from tests.hostile.attacks import deaths
 from tests.hostile.attacks.calls import call
 
@@ -33,14 +30,15 @@ def on_channel(data: str, end: bool = False) -> None:
     deaths.hang()
 
 
-def on_control(data: str, seconds: float = 0) -> None:
+def on_control(data: str) -> None:
     """Write bytes (hexadecimal) to the broker; then go on living."""
     _write(CONTROL, bytes.fromhex(data))
     deaths.hang()
 
 
-def flood(descriptor: int, data: str) -> None:
-    """Write the same bytes for ever."""
+def flood(descriptor: int, first: str, data: str) -> None:
+    """Write some bytes, and then others for ever."""
+    _write(descriptor, bytes.fromhex(first))
     piece = bytes.fromhex(data) * max(1, 65536 // max(1, len(data) // 2))
     while True:
         _write(descriptor, piece)
@@ -52,25 +50,14 @@ def close_socket(descriptor: int) -> None:
     deaths.hang()
 
 
-def endless_answer(sequence: int) -> None:
-    """Announce as much as a header can say, and send without end."""
-    header = pack_header(Kind.ANSWER, sequence, payload_length=2**63, table_length=0, tensors=0)
-    _write(CHANNEL, header)
-    flood(CHANNEL, "00")
-
-
-def send_descriptor(over: int, what: int) -> int:
-    """Hand one of the worker's descriptors to whoever reads the socket."""
-    message = socket.socket(fileno=os.dup(over)) if over > 4 else socket.socket(fileno=over)
-    return message.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", what))])
-
-
-def speak_for_seconds(seconds: float) -> None:
-    """Send pongs that nobody asked for."""
-    end = monotonic() + seconds
-    while monotonic() < end:
-        _write(CONTROL, pack(Message.PONG, bytes(16)))
-
-
-assert HEADER.size == 48
-assert MAGIC == b"MLC1"
+def send_descriptor(over: int, what: int) -> None:
+    """Hand one of the worker's descriptors to whoever reads the socket, and live on."""
+    sender = socket.socket(fileno=over)
+    data = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", what))]
+    # The kernel lets a user have no more on their way than RLIMIT_NOFILE says.
+    for _ in range(4):
+        sender.sendmsg(
+            [b"x" * 48], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", what))]
+        )
+    sender.detach()
+    deaths.hang()
