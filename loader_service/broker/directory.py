@@ -33,7 +33,9 @@ class Directory:
         them. What a dead broker left in it is removed.
         """
         if not _short_enough(path):
-            raise OSError(errno.ENAMETOOLONG, "the path leaves no room for a socket's name", path)
+            raise OSError(
+                errno.ENAMETOOLONG, "the path leaves no room for a socket's name", str(path)
+            )
         path.mkdir(mode=0o755 if shared else 0o700, parents=True, exist_ok=True)
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

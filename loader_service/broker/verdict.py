@@ -19,8 +19,9 @@ CRASHES = {
     signal.SIGABRT: "the runtime aborted",
     signal.SIGTRAP: "a trap",
 }
-CPU_SLACK_SECONDS = 0.1
-"""The kernel enforces RLIMIT_CPU by clock ticks, and wait4 counts finer."""
+CPU_SHARE_SEEN = 0.5
+"""The kernel enforces RLIMIT_CPU by sampling at clock ticks, which on a busy machine is far ahead of
+what wait4 counts exactly. A worker that exits as if it had been ended so must have used this share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def _lost(
 
 def _used_up(evidence: Evidence) -> bool:
     limit = evidence.cpu_limit_seconds
-    return limit is not None and evidence.cpu_seconds >= limit - CPU_SLACK_SECONDS
+    return limit is not None and evidence.cpu_seconds >= limit * CPU_SHARE_SEEN
 
 
 def _named(number: int) -> str:

@@ -251,22 +251,17 @@ def test_memory_is_held_and_named(cgroups: bool) -> None:
         if cgroups and not held_by_cgroup(small_one):
             pytest.skip("this host's cgroups cannot be written to")
         assert held_by_cgroup(small_one) == cgroups
-        detail = refused(lambda: _load_and_run(session, costly.memory_hog(1)))
+        detail = refused(lambda: _fill(session, mebibytes=1024))
         assert (detail.cause, detail.limit) == ("out-of-memory", "memory_bytes"), detail
         assert detail.maximum == maximum
         assert detail.value >= maximum
         assert answers(session, small_one.model_id)
 
 
-def _load_and_run(session: RawSession, model: bytes) -> None:
-    reply = session.load(model, relayed=True)
-    session.compute(
-        reply.model_id,
-        *(
-            np.zeros([max(size, 1) for size in tensor.dimensions], np.float32)
-            for tensor in reply.description.signatures[0].inputs
-        ),
-    )
+def _fill(session: RawSession, mebibytes: int) -> None:
+    """Load a model that the verifier cannot see through, and let it take so much memory."""
+    reply = session.load(costly.memory_hog_on_demand(), relayed=True)
+    session.compute(reply.model_id, np.array([mebibytes], np.int32))
 
 
 @pytest.mark.isolation
@@ -305,7 +300,7 @@ def test_a_hog_does_not_take_its_neighbour_with_it() -> None:
         neighbour = session.load(MODEL)
         with session.channel(neighbour.model_id) as channel:
             for _ in range(3):
-                detail = refused(lambda: _load_and_run(session, costly.memory_hog(1)))
+                detail = refused(lambda: _fill(session, mebibytes=1024))
                 assert detail.cause == "out-of-memory"
                 (output,) = exchange_over(channel, [ONE]).tensors
                 assert np.frombuffer(output, np.float32) == 2

@@ -50,7 +50,7 @@ def evidence(
         (evidence(number=signal.SIGKILL, ours=OURS), Cause.TIMEOUT, "too slow"),
         (evidence(number=signal.SIGKILL, oom=1), Cause.OUT_OF_MEMORY, "memory_bytes = 1000"),
         (evidence(24, cpu=2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds = 2"),
-        (evidence(24, cpu=1.95, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds = 2"),
+        (evidence(24, cpu=1.2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds = 2"),
         (evidence(number=signal.SIGXCPU, cpu=2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds"),
         (evidence(number=signal.SIGKILL, cpu=4, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds"),
     ],
@@ -69,8 +69,8 @@ def test_a_limit_is_named_with_value_and_maximum() -> None:
     assert (memory.limit, memory.value, memory.maximum) == ("memory_bytes", 1000, 1000)
     time = verdict(evidence(24, cpu=2.5, cpu_limit=2))
     assert (time.limit, time.value, time.maximum) == ("cpu_seconds", 2.5, 2)
-    # The kernel acts by clock ticks: what it ended for having used up 2 s has used up 2 s.
-    assert verdict(evidence(24, cpu=1.96, cpu_limit=2)).value == 2
+    # The kernel acts by samples: what it ended for having used up 2 s has used up 2 s.
+    assert verdict(evidence(24, cpu=1.2, cpu_limit=2)).value == 2
     ours = verdict(evidence(number=signal.SIGKILL, ours=OURS))
     assert (ours.limit, ours.value, ours.maximum) == ("compute_seconds", 11, 10)
 
