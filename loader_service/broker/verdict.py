@@ -20,8 +20,8 @@ CRASHES = {
     signal.SIGTRAP: "a trap",
 }
 CPU_SHARE_SEEN = 0.5
-"""The kernel enforces RLIMIT_CPU by sampling at clock ticks, which on a busy machine is far ahead of
-what wait4 counts exactly. A worker that exits as if it had been ended so must have used this share."""
+"""The kernel enforces RLIMIT_CPU by samples at clock ticks; on a busy machine they run far ahead
+of what wait4 counts exactly. A worker that exits as if ended so must have used this share."""
 
 
 @dataclass(frozen=True, slots=True)
