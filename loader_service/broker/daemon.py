@@ -17,10 +17,12 @@ from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import OPERATOR_PROFILES, Settings, complete
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox import cgroup, process
-from loader_service.sandbox.descriptors import open_standard
+from loader_service.sandbox.descriptors import allow_many, open_standard
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 
 SYSTEM_DIRECTORY = "/run/model-loader"
+
+DOCTOR = "`model-loader doctor`"
 
 EXIT_USAGE = 2
 EXIT_TAKEN = 3
@@ -117,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model-loaderd: {error}; choose another --directory", file=sys.stderr)
         return EXIT_TAKEN
     process.set_child_subreaper()
+    allow_many()
     # First the cgroup: finding it may move this process, and its children belong where it is.
     tree = cgroup.discover()
     # The runtime warms up while this process imports gRPC.
@@ -134,7 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
             await over.wait()
         except Refusal as refusal:
             words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
-            print(f"model-loaderd: {refusal}; see `model-loader doctor`{words}", file=sys.stderr)
+            hint = "" if DOCTOR in str(refusal) else f"; see {DOCTOR}"
+            print(f"model-loaderd: {refusal}{hint}{words}", file=sys.stderr)
             return EXIT_REFUSED
         except OSError as error:
             print(f"model-loaderd: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings, complete
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox import cgroup, process
+from loader_service.sandbox.descriptors import allow_many
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
 
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
         operators=options.get("operators", "standard"),
     )
     process.set_child_subreaper()
+    allow_many()
     # First the cgroup: finding it may move this process, and its children belong where it is.
     tree = cgroup.discover()
     # The runtime warms up while this process imports gRPC.

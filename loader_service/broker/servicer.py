@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,6 +39,10 @@ VERSION = "0.1.0"
 MESSAGE_BYTES, LAST_WORDS_BYTES, STATUS_BYTES = 2048, 1536, 512
 """Most of each text in a failed call's metadata."""
 LONGEST_WAIT_SECONDS = 60.0
+NO_DESCRIPTOR = (
+    "the service has no file descriptor left: close models, or start it with a higher limit "
+    "(ulimit -n)"
+)
 
 log = logging.getLogger("model_loader.calls")
 
@@ -81,6 +86,9 @@ def edge(
         except grpc.aio.BaseError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                log.error("%s failed: %s", method.__name__, error)
+                await abort(context, Failure(Cause.UNAVAILABLE, NO_DESCRIPTOR))
             log.exception("%s failed", method.__name__)
             message = f"a fault of the service: {type(error).__name__}; see its log"
             await abort(context, Failure(Cause.INTERNAL, message))

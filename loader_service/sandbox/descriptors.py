@@ -1,14 +1,25 @@
-"""Closing inherited descriptors."""
+"""Which descriptors a process has, and how many it may have."""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Collection
 from typing import Final
 
 from loader_service.sandbox import libc
 
+MANY: Final = 65_536
+"""Descriptors that a service may open, where the hard limit allows."""
 _LAST: Final = 0xFFFF_FFFF
+
+
+def allow_many() -> None:
+    """Raise this process's soft limit of open descriptors: a service holds several a worker."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < MANY:
+        many = MANY if hard == resource.RLIM_INFINITY else min(hard, MANY)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (many, hard))
 
 
 def close_all_except(kept: Collection[int]) -> None:

@@ -108,6 +108,7 @@ def test_a_limit_that_cannot_be_held_is_status_4(
     )
     assert done.returncode == daemon.EXIT_REFUSED == 4
     assert "cpu_percent needs a writable cpu cgroup" in done.stderr
+    assert done.stderr.count("see `model-loader doctor`") == 1
     assert "Traceback" not in done.stderr
     assert not path.exists()
 
@@ -191,7 +192,7 @@ def test_a_stale_directory_is_taken_over(short_folder: Path) -> None:
 def test_a_path_too_long_is_status_3_with_a_sentence(short_folder: Path) -> None:
     done = run("--directory", str(short_folder / ("x" * 100)))
     assert done.returncode == daemon.EXIT_TAKEN
-    assert "no room for a socket's name" in done.stderr
+    assert "no room for a socket's name: '/" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -292,6 +293,14 @@ def test_what_nobody_foresaw_is_an_internal_error_without_a_trace_for_the_caller
     assert "KeyError" in detail.message
     assert "/secret" not in details + detail.message
     assert "/secret/path" in caplog.text
+
+
+def test_a_service_without_descriptors_says_what_to_do() -> None:
+    recorder = edge(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert recorder.ended is not None
+    code, details, _ = recorder.ended
+    assert code.name == "UNAVAILABLE"
+    assert "ulimit -n" in details
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\N{SNOWMAN}", "\N{GRINNING FACE}", "\ud800"])

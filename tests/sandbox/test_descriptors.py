@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_standard_streams_are_there_afterwards() -> None:
         return open_descriptors(), os.get_inheritable(2), os.readlink("/proc/self/fd/2")
 
     assert in_child(work).result() == [[0, 1, 2, CHILD_REPORT], True, os.devnull]
+
+
+def test_a_service_may_open_as_many_as_it_can() -> None:
+    def work() -> tuple[int, int]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300))
+        descriptors.allow_many()
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    assert in_child(work).result() == [300, 300]
 
 
 def test_descriptors_are_placed_even_when_they_swap() -> None:
