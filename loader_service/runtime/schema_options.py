@@ -10,6 +10,7 @@ import enum
 from typing import NamedTuple
 
 from .schema import Scalar, ScalarField, Table, TextField, VectorField
+from .schema_builtin_options import BUILTIN_OPTIONS
 from .schema_operators import BuiltinOperator
 
 
@@ -152,4 +153,8 @@ OPTIONS: dict[BuiltinOperator, Options] = {
     BuiltinOperator.BATCH_MATMUL: Options(101, BATCH_MATMUL),
     BuiltinOperator.CALL_ONCE: Options(103, CALL_ONCE),
     BuiltinOperator.VAR_HANDLE: Options(111, VAR_HANDLE),
+    # No model that runs needs these; hostile ones do.
+    BuiltinOperator.CONV_3D_TRANSPOSE: Options(106, BUILTIN_OPTIONS[106]),
+    BuiltinOperator.SPLIT_V: Options(79, BUILTIN_OPTIONS[79]),
+    BuiltinOperator.STRIDED_SLICE: Options(32, BUILTIN_OPTIONS[32]),
 }

@@ -77,7 +77,7 @@ def _live(
         if go.task == Task.INSPECT:
             facts = to_json(inspect_model(model))
             _send_facts(control, Message.INSPECTED, {"summary": json.dumps(facts)})
-        verify(model, operators=go.operators)
+        verify(model, operators=go.operators, memory_bytes=go.memory_bytes or None)
         loaded = runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)
         _send_facts(control, Message.LOADED, model_to_values(loaded.description))
     except MalformedModel as error:

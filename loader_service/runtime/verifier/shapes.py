@@ -169,6 +169,13 @@ def _strided_slice(look: Look) -> Iterator[str]:
     ellipsis = look.option("ellipsis_mask")
     if ellipsis < 0 or ellipsis & (ellipsis - 1):
         yield f"more than one ellipsis (mask {ellipsis:#x})"
+    rank = look.rank(0)
+    if rank is not None and lengths:
+        # What an ellipsis stands for must not be less than nothing: the kernel would never end.
+        (length,) = lengths
+        sliced = length - (look.option("new_axis_mask") & 0xFF).bit_count() - bool(ellipsis)
+        if sliced > rank:
+            yield f"slices {sliced} of {rank} dimensions"
 
 
 def _slice(look: Look) -> Iterator[str]:

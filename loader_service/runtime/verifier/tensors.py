@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
 
+import numpy as np
+
 from loader_service.runtime.failures import InvalidModel, UnsupportedModel
 from loader_service.runtime.schema_tensor_types import ELEMENT_BITS, TensorType
 from loader_service.runtime.verifier.graph import Model, Subgraph, Tensor
@@ -20,6 +22,9 @@ LARGEST_COUNT = 2**31 - 1
 
 MAXIMUM_RANK = 8
 """Kernels of both runtimes keep shapes, strides and indices of that many dimensions in arrays."""
+
+LONGEST_CONSTANT = 1 << 18
+"""Numbers of a constant that rules look at; a longer one is left to the kernel's own checks."""
 
 _BITS = [ELEMENT_BITS[TensorType(number)] for number in range(len(TensorType))]
 _DENSE, _SPARSE = 0, 1
@@ -46,7 +51,7 @@ def byte_length(tensor: Tensor) -> int | None:
 
 
 def constant(model: Model, graph: Subgraph, index: int) -> tuple[int, ...] | None:
-    """The integers of a small constant; None for what is no constant of integers."""
+    """The integers of a constant; None for what is none, or longer than `LONGEST_CONSTANT`."""
     tensor = graph.tensors[index]
     code = {
         TensorType.INT32: "i",
@@ -59,6 +64,8 @@ def constant(model: Model, graph: Subgraph, index: int) -> tuple[int, ...] | Non
     if tensor.data is None or code is None or tensor.record["sparsity"] is not None:
         return None
     start, size = tensor.data
+    if size > LONGEST_CONSTANT * struct.calcsize(code):
+        return None
     return struct.unpack_from(f"<{size // struct.calcsize(code)}{code}", model.data, start)
 
 
@@ -110,13 +117,9 @@ def _strings(data: bytes, start: int, size: int, tensor: Tensor) -> Iterator[str
         return
     if count != prod(tensor.shape):
         yield f"{count} strings for shape {tensor.shape}"
-    offsets = struct.unpack_from(f"<{count + 1}i", data, start + 4)
-    last = 4 * (count + 2)
-    for offset in offsets:
-        if not last <= offset <= size:
-            yield "the offsets of a string constant are out of order or range"
-            return
-        last = offset
+    offsets = np.frombuffer(data, "<i4", count + 1, start + 4)
+    if offsets[0] < 4 * (count + 2) or offsets[-1] > size or (offsets[1:] < offsets[:-1]).any():
+        yield "the offsets of a string constant are out of order or range"
 
 
 def _quantization(tensor: Tensor, record: dict[str, object]) -> Iterator[str]:
