@@ -56,8 +56,6 @@ def send_descriptor(over: int, what: int) -> None:
     data = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", what))]
     # The kernel lets a user have no more on their way than RLIMIT_NOFILE says.
     for _ in range(4):
-        sender.sendmsg(
-            [b"x" * 48], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", what))]
-        )
+        sender.sendmsg([b"x" * 48], data)
     sender.detach()
     deaths.hang()
