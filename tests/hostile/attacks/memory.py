@@ -33,8 +33,8 @@ def learn_mappings() -> None:
             span, flags = line.split()[:2]
             low, high = (int(end, 16) for end in span.split("-"))
             if "r" in flags and not line.rstrip().endswith(("[vvar]", "[vsyscall]")):
-                # What lies beside a mapping may be where it grew.
-                _known.append((low - (4 << 20), high + (64 << 20)))
+                # What lies beside a mapping may be where it grew. Not page 0: a call's null.
+                _known.append((max(_PAGE, low - (4 << 20)), high + (64 << 20)))
 
 
 def find_secrets() -> list[str]:
