@@ -94,6 +94,11 @@ def encode(tensor: TensorDescription, value: Any) -> tuple[Entry, bytes | memory
     array = _as_array(tensor, value)
     wanted = DTYPES[tensor.data_type]
     if array.dtype != wanted:
+        if isinstance(value, bytes | bytearray):
+            raise DataError(
+                f"input {tensor.name!r} is {tensor.data_type.api_name}, but plain bytes came: use "
+                f"numpy.frombuffer(value, dtype=numpy.{wanted})"
+            )
         raise DataError(
             f"input {tensor.name!r} is {tensor.data_type.api_name}, but an array of {array.dtype} "
             f"came; nothing is cast silently: use {_cure(array.dtype, wanted)}"

@@ -177,7 +177,7 @@ def test_values_that_carry_their_type_are_taken(load: Load) -> None:
         (1.0, "not float"),
         (None, "not NoneType"),
         (X.reshape(3, 2), r"takes dimensions \[2, 3\], but \[3, 2\] came"),
-        (X.tobytes(), "uint8"),
+        (X.tobytes(), r"plain bytes came: use numpy\.frombuffer\(value, dtype=numpy\.float32"),
         (ml.MLTensor(np.arange(5, dtype=np.float32).data, (2, 3)), "does not fill"),
         (np.ma.masked_array(X), "masked"),
         ({}, "missing: 'x'"),
