@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import Any
 
 from model_loader_wire.limits import Limits
 
 from . import _embedded
 from ._blocking import BlockingDriver
+from ._closing import Closing
 from ._fork import BoundToProcess
 from ._load import inspect
 from ._session import Session, open_session
@@ -73,7 +73,7 @@ class ConnectionFace(BoundToProcess):
         return f"<model_loader connection to {kind} as {self.origin!r}{state}>"
 
 
-class Connection(ConnectionFace):
+class Connection(ConnectionFace, Closing):
     """A connection to a service, made by ``connect`` or ``embed``. Thread-safe.
 
     Closing it ends all models that were loaded through it.
@@ -108,17 +108,6 @@ class Connection(ConnectionFace):
     def close(self) -> None:
         """End the session and its models; closing twice is no error."""
         self._driver.run(self._session.close(self._owned_broker))
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def connect(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any
 
 from model_loader_wire.limits import Limits
 
+from ._closing import Closing
 from ._connection import Connection, ConnectionFace, connect
 from ._effects import Steps
 from ._fork import BoundToProcess
@@ -87,7 +87,7 @@ class ContextFace(BoundToProcess):
             raise InvalidStateError("the context was closed")
 
 
-class MLContext(ContextFace):
+class MLContext(ContextFace, Closing):
     """Options for loading models (``MLContext`` of the specification). Thread-safe.
 
     Closing it ends the models that were loaded with it, and the connection that was made for it.
@@ -113,17 +113,6 @@ class MLContext(ContextFace):
         self._connection._driver.run(self._close_models())
         if self._owns_connection:
             self._connection.close()
-
-    def __enter__(self) -> MLContext:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def create_context(

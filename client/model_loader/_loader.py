@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
+from ._closing import Closing
 from ._context import ContextFace, MLContext
 from ._effects import Steps
 from ._fork import BoundToProcess
@@ -37,7 +37,7 @@ class LoaderFace(BoundToProcess):
         return self._context._load(source, timeout, on_progress)
 
 
-class MLModelLoader(LoaderFace):
+class MLModelLoader(LoaderFace, Closing):
     """Loads models with the options of a context (``MLModelLoader`` of the specification).
 
     Closing a loader ends no model: models end with themselves or with their context.
@@ -74,14 +74,3 @@ class MLModelLoader(LoaderFace):
     def close(self) -> None:
         """Let no more models be loaded; closing twice is no error."""
         self._closed = True
-
-    def __enter__(self) -> MLModelLoader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from model_loader_wire.description import TensorDescription
 
 from ._blocking import BlockingDriver
+from ._closing import Closing
 from ._fork import BoundToProcess
 from ._model_core import ModelCore
 from ._values import Isolation, Lost, MLTensorInfo, Report
@@ -56,7 +56,7 @@ class ModelFace(BoundToProcess):
         return f"<MLModel{name} {core.report.sha256[:12]} {state}>"
 
 
-class MLModel(ModelFace):
+class MLModel(ModelFace, Closing):
     """A model in a sandboxed process of its own (``MLModel`` of the specification).
 
     Made by ``MLModelLoader.load``. Many threads may use it: their calls take turns. A model that
@@ -122,17 +122,6 @@ class MLModel(ModelFace):
         InvalidStateError.
         """
         self._driver.run(self._core.close())
-
-    def __enter__(self) -> MLModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _infos(tensors: tuple[TensorDescription, ...]) -> tuple[MLTensorInfo, ...]:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
 
 from . import _connection, _context, _embedded, _loader, _model
 from ._async import AsyncDriver
+from ._closing import AsyncClosing
 from ._load import inspect
 from ._model_core import ModelCore
 from ._options import ContextOptions, layers_tuple
@@ -53,24 +53,7 @@ def _documented_by(blocking: Callable[..., Any]) -> Callable[[Function], Functio
     return take
 
 
-class _AsyncContextManager:
-    async def close(self) -> None:
-        """Close; closing twice is no error."""
-        raise NotImplementedError
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-
-class Connection(_connection.ConnectionFace, _AsyncContextManager):
+class Connection(_connection.ConnectionFace, AsyncClosing):
     """A connection to a service; see ``model_loader.Connection``."""
 
     _driver: AsyncDriver
@@ -92,7 +75,7 @@ class Connection(_connection.ConnectionFace, _AsyncContextManager):
         await self._driver.run(self._session.close(self._owned_broker))
 
 
-class MLContext(_context.ContextFace, _AsyncContextManager):
+class MLContext(_context.ContextFace, AsyncClosing):
     """Options for loading models; see ``model_loader.MLContext``."""
 
     _connection: Connection
@@ -114,7 +97,7 @@ class MLContext(_context.ContextFace, _AsyncContextManager):
             await self._connection.close()
 
 
-class MLModelLoader(_loader.LoaderFace, _AsyncContextManager):
+class MLModelLoader(_loader.LoaderFace, AsyncClosing):
     """Loads models; see ``model_loader.MLModelLoader``."""
 
     _context: MLContext
@@ -138,7 +121,7 @@ class MLModelLoader(_loader.LoaderFace, _AsyncContextManager):
         self._closed = True
 
 
-class MLModel(_model.ModelFace, _AsyncContextManager):
+class MLModel(_model.ModelFace, AsyncClosing):
     """A model in a sandboxed process of its own; see ``model_loader.MLModel``.
 
     Many tasks may use it: their calls take turns.

@@ -15,24 +15,14 @@ import model_loader as ml
 from loader_service.runtime.interpreter import InterpreterRuntime
 from tests.integration.arrays import filled
 from tests.runtime.engines import Answer, Array, Plain, answer_of, engine
-from tests.shared_models import ABSENT, SharedModel, require_model, select
-
-HOG = "hog_conv_huge_im2col"
-ONLY_LITERT = {
-    # A custom operator that only LiteRT's XNNPACK knows, and an operator that came later.
-    "mp_selfie_segmentation",
-    "mp_selfie_segmentation_landscape",
-    "sdpa_composite",
-}
-
-
-def _each(kind: str | None = None) -> pytest.MarkDecorator:
-    parameters = [
-        pytest.param(model, id=model.name)
-        for model in select(runs=True)
-        if model.name != HOG and (kind is None or model.expected_of(kind))
-    ] or [pytest.param(None, id="none", marks=pytest.mark.skip(reason=ABSENT))]
-    return pytest.mark.parametrize("shared_model", parameters)
+from tests.shared_models import SharedModel, require_model
+from tests.shared_runs import (
+    HOG,
+    UNSUPPORTED_BY_TFLITE_RUNTIME,
+    each_that_runs,
+    first_inputs,
+    stored_inputs,
+)
 
 
 @pytest.fixture
@@ -43,27 +33,11 @@ def plain_runtime(runtime: str) -> InterpreterRuntime:
 
 def load(loader: ml.MLModelLoader, shared_model: SharedModel, runtime: str) -> ml.MLModel:
     """Load by path; a model that only LiteRT takes is refused by the other runtime."""
-    if runtime == "tflite-runtime" and shared_model.name in ONLY_LITERT:
+    if runtime == "tflite-runtime" and shared_model.name in UNSUPPORTED_BY_TFLITE_RUNTIME:
         with pytest.raises(ml.NotSupportedError):
             loader.load(shared_model.path)
         pytest.skip("tflite-runtime does not support it, and says so")
     return loader.load(shared_model.path)
-
-
-def stored(arrays: Mapping[str, Any]) -> list[Array]:
-    """The inputs of a stored run, in order."""
-    found: list[Array] = []
-    while f"in{len(found)}" in arrays:
-        array = arrays[f"in{len(found)}"]
-        found.append(array.astype(object) if array.dtype.kind == "S" else array)
-    return found
-
-
-def first_inputs(shared_model: SharedModel) -> list[Array]:
-    """Inputs of the first stored run."""
-    runs = shared_model.expected_of("random") or shared_model.expected_of("real")
-    with np.load(runs[0].path) as arrays:
-        return stored(arrays)
 
 
 def given(model: ml.MLModel, inputs: Sequence[Array], signature: str | None = None) -> Any:
@@ -92,7 +66,7 @@ def same(model: ml.MLModel, answer: Mapping[str, Array], plain: Sequence[Answer]
     return True
 
 
-@_each()
+@each_that_runs()
 def test_default_call(
     road_loader: ml.MLModelLoader,
     runtime: str,
@@ -115,7 +89,7 @@ def test_default_call(
         assert same(model, model.compute(given(model, inputs)), expected[0])
 
 
-@_each()
+@each_that_runs()
 def test_bare_and_preallocated_forms(
     road_loader: ml.MLModelLoader,
     runtime: str,
@@ -145,7 +119,7 @@ def test_bare_and_preallocated_forms(
             assert same(model, places, expected)
 
 
-@_each("signature")
+@each_that_runs("signature")
 def test_signatures(
     road_loader: ml.MLModelLoader,
     runtime: str,
@@ -169,7 +143,7 @@ def test_signatures(
             assert {name: answer_of(array) for name, array in answer.items()} == expected
 
 
-@_each("resize")
+@each_that_runs("resize")
 def test_resized_inputs(
     road_loader: ml.MLModelLoader,
     runtime: str,
@@ -177,7 +151,7 @@ def test_resized_inputs(
     shared_model: SharedModel,
 ) -> None:
     with np.load(shared_model.expected_of("resize")[0].path) as arrays:
-        resized = stored(arrays)
+        resized = stored_inputs(arrays)
     with load(road_loader, shared_model, runtime) as model:
         plain = Plain(plain_runtime, shared_model.read())
         for inputs in (resized, first_inputs(shared_model), resized):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -17,7 +15,6 @@ from loader_service.runtime.interpreter import InterpreterRuntime
 from tests.runtime.engines import (
     LITERT,
     TFLITE_RUNTIME,
-    Array,
     Plain,
     call,
     exit_of,
@@ -25,28 +22,13 @@ from tests.runtime.engines import (
     random_inputs,
     signature_number,
 )
-from tests.shared_models import ABSENT, SharedModel, each_model, require_model, select
-
-UNSUPPORTED_BY_TFLITE_RUNTIME = {
-    # A custom operator that only LiteRT's XNNPACK knows, and an operator that came later.
-    "mp_selfie_segmentation",
-    "mp_selfie_segmentation_landscape",
-    "sdpa_composite",
-}
-HOG = "hog_conv_huge_im2col"
-
-
-def _each(kind: str | None = None) -> pytest.MarkDecorator:
-    """Parametrize by the models that run, without the hog (see test_memory_limit).
-
-    `kind`: only those with a stored run of that kind.
-    """
-    parameters = [
-        pytest.param(model, id=model.name)
-        for model in select(runs=True)
-        if model.name != HOG and (kind is None or model.expected_of(kind))
-    ] or [pytest.param(None, id="none", marks=pytest.mark.skip(reason=ABSENT))]
-    return pytest.mark.parametrize("shared_model", parameters)
+from tests.shared_models import SharedModel, each_model, require_model, select
+from tests.shared_runs import (
+    UNSUPPORTED_BY_TFLITE_RUNTIME,
+    each_that_runs,
+    first_inputs,
+    stored_inputs,
+)
 
 
 def _model(runtime: InterpreterRuntime, shared_model: SharedModel) -> bytes:
@@ -58,27 +40,13 @@ def _model(runtime: InterpreterRuntime, shared_model: SharedModel) -> bytes:
     return model
 
 
-def _stored_inputs(arrays: Any) -> list[Array]:
-    found: list[Array] = []
-    while f"in{len(found)}" in arrays:
-        array = arrays[f"in{len(found)}"]
-        found.append(array.astype(object) if array.dtype.kind == "S" else array)
-    return found
-
-
-def _inputs(shared_model: SharedModel) -> list[Array]:
-    runs = shared_model.expected_of("random") or shared_model.expected_of("real")
-    with np.load(runs[0].path) as arrays:
-        return _stored_inputs(arrays)
-
-
-@_each()
+@each_that_runs()
 def test_default_call_equals_the_plain_library(
     runtime: InterpreterRuntime, shared_model: SharedModel
 ) -> None:
     """Three calls in sequence (states move alike), and the first answers again after a reset."""
     content = _model(runtime, shared_model)
-    inputs = _inputs(shared_model)
+    inputs = first_inputs(shared_model)
     model, plain = load(runtime, content), Plain(runtime, content)
     answers = []
     for _ in range(3):
@@ -90,7 +58,7 @@ def test_default_call_equals_the_plain_library(
     assert [call(model, inputs) for _ in range(2)] == answers[:2]
 
 
-@_each("signature")
+@each_that_runs("signature")
 def test_signatures_equal_the_plain_library(
     runtime: InterpreterRuntime, shared_model: SharedModel
 ) -> None:
@@ -115,7 +83,7 @@ def test_signatures_equal_the_plain_library(
             assert dict(zip(names, answer, strict=True)) == plain.call_signature(key, given)
 
 
-@_each("resize")
+@each_that_runs("resize")
 def test_resized_inputs_equal_the_plain_library(
     runtime: InterpreterRuntime, shared_model: SharedModel
 ) -> None:
@@ -124,15 +92,15 @@ def test_resized_inputs_equal_the_plain_library(
     content = _model(runtime, shared_model)
     model, plain = load(runtime, content), Plain(runtime, content)
     with np.load(runs[0].path) as arrays:
-        resized = _stored_inputs(arrays)
-    for inputs in (resized, _inputs(shared_model), resized):
+        resized = stored_inputs(arrays)
+    for inputs in (resized, first_inputs(shared_model), resized):
         assert call(model, inputs) == plain.call(inputs)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_1.0_224_quant", "mobilenet_v1_0.25_224_float"])
 def test_two_threads_equal_the_plain_library(runtime: InterpreterRuntime, name: str) -> None:
     shared_model = require_model(name)
-    content, inputs = shared_model.read(), _inputs(shared_model)
+    content, inputs = shared_model.read(), first_inputs(shared_model)
     model = load(runtime, content, threads=2)
     assert model.description.threads == 2
     assert call(model, inputs) == Plain(runtime, content, threads=2).call(inputs)
