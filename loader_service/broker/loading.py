@@ -98,7 +98,7 @@ class Loading:
             raise Refusal(_late(longest, longest)) from None
         limits = self._limits(header)
         _check(header, limits)
-        self._sessions.reserve(session)
+        await self._sessions.admit(session, self._settings.leaving_seconds)
         load = _Load(session, header, limits)
         try:
             async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass, field
+from time import monotonic
 
 from loader_service.broker.model import Model
-from loader_service.broker.refusal import over_limit, refuse
+from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 
 ORIGIN_LENGTH = 1024
+LOOK_SECONDS = 0.005
+"""Between two looks whether a model that was let go of is gone."""
 LOST_MODELS_KEPT = 64
 """Lost and closed models of which a session can still be told what became of them."""
 EVENTS_KEPT = 1024
@@ -92,6 +95,22 @@ class Sessions:
             if count + 1 > maximum:
                 raise over_limit(limit, count + 1, maximum, "too many models at a time")
         session.loading += 1
+
+    async def admit(self, session: Session, seconds: float) -> None:
+        """Reserve, and wait for so long for a model that its owner has just dropped to be gone.
+
+        Nobody waits for the end of a model that is only let go of, as a variable's old value is.
+        """
+        ends = monotonic() + seconds
+        while True:
+            try:
+                self.reserve(session)
+            except Refusal:
+                if monotonic() >= ends:
+                    raise
+            else:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     def add(self, session: Session, model: Model) -> None:
         """Enter a loaded model, and forget the oldest lost ones."""

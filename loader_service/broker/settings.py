@@ -38,6 +38,8 @@ class Settings:
     """Longest wait for a dying process to be dead."""
     claim_seconds: float = 60
     """A model whose channel nobody asked for by then is closed."""
+    leaving_seconds: float = 0.5
+    """How long a load above the number of models waits for one to be gone."""
     attach_connections: int = 256
     """Connections of one user to the attach socket at a time."""
     calls_at_a_time: int = 1024

@@ -143,6 +143,15 @@ def test_models_per_origin() -> None:
         assert [model.compute(ONE) for model in models] == [2, 2]
 
 
+def test_models_that_are_let_go_of_make_room() -> None:
+    with ml.embed(limits=ml.Limits(models_per_origin=2)) as connection:
+        loader = ml.MLModelLoader(ml.create_context(connection=connection))
+        models: list[ml.MLModel | None] = [None, None]
+        for turn in range(20):
+            models[turn % 2] = None
+            models[turn % 2] = loader.load(small.add())
+
+
 def test_processes() -> None:
     with ml.embed(limits=ml.Limits(processes=2)) as connection:
         loaders = [
