@@ -28,6 +28,13 @@ pytestmark = pytest.mark.isolation
 NAMED = {attempt.name: attempt for attempt in ATTEMPTS}
 WRAPPED = ("connect", "read_process", "set_limit")
 """Attempts of several steps: functions of ``attacks.calls``."""
+COMMON_FAMILIES = (1, 2, 10, 16, 17, 38, 40)
+"""Unix, IPv4, IPv6, netlink, packet, kernel cryptography, virtual machines."""
+SELDOM_TRIED = {
+    attempt.name
+    for attempt in ATTEMPTS
+    if attempt.call[0] == "socket" and attempt.call[1] not in COMMON_FAMILIES
+}
 KEY = 0x6D6C_7074
 
 
@@ -135,7 +142,13 @@ def claimed(attempt: Attempt, layer: Layer) -> Outcome | None:
     return attempt.others.get(layer)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SELDOM_TRIED else name
+        for name in NAMED
+    ],
+)
 def test_with_every_layer_a_worker_cannot(
     service: ProbeService, outside: Outside, name: str
 ) -> None:

@@ -42,6 +42,14 @@ def probe(service: ProbeService, request: pytest.FixtureRequest) -> Iterator[Pro
         yield probe
 
 
+@pytest.fixture
+def direct_probe(service: ProbeService) -> Iterator[Probe]:
+    """A worker on the direct road: to its broker both are the same."""
+    with service.probe() as probe:
+        assert probe.works()
+        yield probe
+
+
 def answer(
     sequence: int = CALL,
     *,
@@ -168,8 +176,8 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_the_broker_ends_a_serving_worker_that_sends_it(probe: Probe, name: str) -> None:
-    assert probe.loss("replies.on_control", data=MESSAGES[name].hex()) == VIOLATION
+def test_the_broker_ends_a_serving_worker_that_sends_it(direct_probe: Probe, name: str) -> None:
+    assert direct_probe.loss("replies.on_control", data=MESSAGES[name].hex()) == VIOLATION
 
 
 @pytest.mark.parametrize("name", sorted({*MESSAGES} - {"too many messages"}))
@@ -178,20 +186,20 @@ def test_the_broker_ends_a_loading_worker_that_sends_it(service: ProbeService, n
         service.probe("replies.on_control", data=MESSAGES[name].hex())
 
 
-def test_messages_without_end_end_the_worker(probe: Probe) -> None:
+def test_messages_without_end_end_the_worker(direct_probe: Probe) -> None:
     pong = pack(Message.PONG, bytes(16)).hex()
-    assert probe.loss("replies.flood", descriptor=CONTROL, first="", data=pong) == VIOLATION
+    assert direct_probe.loss("replies.flood", descriptor=CONTROL, first="", data=pong) == VIOLATION
 
 
 def test_half_a_message_to_the_broker_is_waited_for_no_longer_than_a_computation(
-    probe: Probe,
+    direct_probe: Probe,
 ) -> None:
-    loss = probe.loss("replies.on_control", data=pack(Message.LOADED, b"{}")[:-1].hex())
+    loss = direct_probe.loss("replies.on_control", data=pack(Message.LOADED, b"{}")[:-1].hex())
     assert loss == (ml.TimeoutError, "timeout")
 
 
-def test_a_worker_that_closes_its_control_socket_is_ended(probe: Probe) -> None:
-    assert probe.loss("replies.close_socket", descriptor=CONTROL) == VIOLATION
+def test_a_worker_that_closes_its_control_socket_is_ended(direct_probe: Probe) -> None:
+    assert direct_probe.loss("replies.close_socket", descriptor=CONTROL) == VIOLATION
 
 
 def test_a_worker_that_closes_its_channel_is_ended(probe: Probe) -> None:
