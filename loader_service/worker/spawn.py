@@ -11,7 +11,7 @@ import os
 import traceback
 
 from loader_service.runtime.engine import Runtime
-from loader_service.sandbox import lockdown, signals
+from loader_service.sandbox import lockdown, process, signals
 from loader_service.sandbox.descriptors import place
 from loader_service.sandbox.resource_limits import data_in_use
 from loader_service.worker import main as worker
@@ -75,6 +75,7 @@ def _worker(
     """Put the five descriptors into place and be the worker; never returns."""
     status = 1
     try:
+        process.set_name("ml-worker")
         error_pipe, control, channel = descriptors
         place({0: null, 1: null, 2: error_pipe, worker.CONTROL: control, worker.CHANNEL: channel})
         signals.exit_on_signals()
