@@ -304,6 +304,26 @@ def quantized_outside() -> bytes:
     )
 
 
+def narrower_output() -> bytes:
+    """RESHAPE of int32 to int8: the kernel copies four times what the output holds."""
+    return _one(
+        Op.RESHAPE,
+        lambda graph: [graph.input("x", _INT32, (1024,)), _ints(graph, "shape", 1024)],
+        (1024,),
+        _INT8,
+        new_shape=(1024,),
+    )
+
+
+def unpacked_larger() -> bytes:
+    """Weights of float16 that claim to be larger unpacked: XNNPACK reads past the constant."""
+    return _one(
+        Op.DEQUANTIZE,
+        lambda graph: [graph.constant("half", np.zeros((1, 3, 3, 1), np.float16))],
+        (1, 3, 65535, 1),
+    )
+
+
 class Regression(NamedTuple):
     """A model, the report that it stands for, and what the refusal says."""
 
@@ -332,6 +352,8 @@ REGRESSIONS = (
     Regression(no_groups, "tensorflow#60622", "1 channels do not divide into groups of 2"),
     Regression(shape_too_long, "tensorflow#124982", "new_shape has 12 dimensions"),
     Regression(unknown_attention, "a crash of LiteRT 2.3.0", "unresolved custom op: odml"),
+    Regression(narrower_output, "an overflow in LiteRT 2.3.0", "takes int32, and tensor 2 is int8"),
+    Regression(unpacked_larger, "a crash of LiteRT 2.3.0", "unpacks a constant of shape"),
     Regression(stride_of_zero, "class: division by zero", "stride_w is 0"),
     Regression(huge_scratch, "class: huge scratch", "the unrolled image would take"),
     Regression(strings_out_of_order, "class: string buffers", "out of order or range"),

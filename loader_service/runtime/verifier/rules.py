@@ -9,6 +9,7 @@ from loader_service.runtime.verifier.look import Look, Rule
 from loader_service.runtime.verifier.lookups import LOOKUPS
 from loader_service.runtime.verifier.shapes import SHAPES
 from loader_service.runtime.verifier.tensors import MAXIMUM_RANK
+from loader_service.runtime.verifier.types import broken_types
 from loader_service.runtime.verifier.windows import WINDOWS
 
 RULES: dict[int, Rule] = {
@@ -29,8 +30,9 @@ def check_rules(model: Model) -> None:
                             f"{operator.place}: {model.tensor_place(graph, index)} has more than "
                             f"{MAXIMUM_RANK} dimensions"
                         )
+            broken = next(broken_types(operator), None)
             rule = RULES.get(operator.code)
-            if rule is not None:
+            if broken is None and rule is not None:
                 broken = next(rule(Look(model, operator)), None)
-                if broken is not None:
-                    raise InvalidModel(f"{operator.place}: {broken}")
+            if broken is not None:
+                raise InvalidModel(f"{operator.place}: {broken}")

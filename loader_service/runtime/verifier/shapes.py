@@ -195,6 +195,14 @@ def _resize(look: Look) -> Iterator[str]:
         yield f"its new size is {size}"
 
 
+def _unpacked_weights(look: Look) -> Iterator[str]:
+    # XNNPACK takes packed weights for unpacked ones, with the shape that the file gives those.
+    tensors = look.operator.graph.tensors
+    packed, unpacked = look.input(0), tensors[look.operator.outputs[0]]
+    if packed.data is not None and packed.shape != unpacked.shape:
+        yield f"unpacks a constant of shape {packed.shape} to the shape {unpacked.shape}"
+
+
 def _reverse_sequence(look: Look) -> Iterator[str]:
     for name in ("seq_dim", "batch_dim"):
         yield from axis_broken(look.option(name), look.rank(0), name)
@@ -247,5 +255,7 @@ SHAPES: Mapping[Op, Rule] = {
     Op.RESIZE_NEAREST_NEIGHBOR: _resize,
     Op.REVERSE_SEQUENCE: _reverse_sequence,
     Op.GATHER: _gather,
+    Op.DEQUANTIZE: _unpacked_weights,
+    Op.DENSIFY: _unpacked_weights,
 }
 """By operator."""
