@@ -8,8 +8,9 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loader_service.broker.control import CLOSING_SECONDS, WORKER_MAY_SAY
 from loader_service.broker.refusal import Refusal, over_limit, refuse
-from loader_service.broker.worker import CLOSING_SECONDS, WORKER_MAY_SAY, Worker
+from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import RANK, ModelDescription
 from model_loader_wire.exchange import Exchange, Places

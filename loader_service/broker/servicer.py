@@ -3,97 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
-from functools import wraps
-from typing import Any, NoReturn, TypeVar
+from collections.abc import AsyncIterator
 
-import grpc
-
-from loader_service.broker.loading import FORMATS, Loading
-from loader_service.broker.messages import (
-    description_to_message,
-    failure_to_message,
-    limits_to_message,
-)
-from loader_service.broker.model import Model
-from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.edge import Context, edge
+from loader_service.broker.loading import Loading
+from loader_service.broker.messages import description_to_message, limits_to_message
+from loader_service.broker.refusal import refuse
 from loader_service.broker.relay import Relay
+from loader_service.broker.rows import (
+    isolation_to_message,
+    row_to_message,
+    state_to_message,
+)
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import PROTOCOL_VERSION, Settings
 from loader_service.broker.supervisor import Supervisor
-from loader_service.broker.worker import Worker
-from model_loader_wire.causes import TABLE, Cause, Failure
+from loader_service.broker.upload import FORMATS
+from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
 from model_loader_wire.frames import Entry
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
 
 SESSION_KEY = "model-loader-session"
-ERROR_KEY = "model-loader-error-bin"
 VERSION = "0.1.0"
 
-MESSAGE_BYTES, LAST_WORDS_BYTES, STATUS_BYTES = 2048, 1536, 512
-"""Most of each text in a failed call's metadata."""
 LONGEST_WAIT_SECONDS = 60.0
-NO_DESCRIPTOR = (
-    "the service has no file descriptor left: close models, or start it with a higher limit "
-    "(ulimit -n)"
-)
-
-log = logging.getLogger("model_loader.calls")
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Result = TypeVar("Result")
-
-
-async def abort(context: Context, failure: Failure) -> NoReturn:
-    """End a call with the failure's code, message and details.
-
-    gRPC refuses more than 8 KiB of metadata, so long texts are cut. The whole of a lost model's
-    last words can be had from GetModel.
-    """
-    code = grpc.StatusCode[TABLE[failure.cause].grpc_code]
-    detail = failure_to_message(
-        replace(
-            failure,
-            message=_cut(failure.message, MESSAGE_BYTES),
-            last_words=_cut(failure.last_words[::-1], LAST_WORDS_BYTES)[::-1],
-        )
-    )
-    status = _cut(failure.message, STATUS_BYTES)
-    await context.abort(code, status, ((ERROR_KEY, detail.SerializeToString()),))
-
-
-def _cut(text: str, length: int) -> str:
-    return text.encode("utf-8", "replace")[:length].decode("utf-8", "ignore")
-
-
-def edge(
-    method: Callable[[Any, Any, Context], Awaitable[Result]],
-) -> Callable[[Any, Any, Context], Awaitable[Result]]:
-    """Turn a Refusal into a gRPC status, here and nowhere else; what is none is a fault of ours."""
-
-    @wraps(method)
-    async def guarded(self: Any, request: Any, context: Context) -> Result:
-        try:
-            return await method(self, request, context)
-        except Refusal as refusal:
-            await abort(context, refusal.failure)
-        except grpc.aio.BaseError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                log.error("%s failed: %s", method.__name__, error)
-                await abort(context, Failure(Cause.UNAVAILABLE, NO_DESCRIPTOR))
-            log.exception("%s failed", method.__name__)
-            message = f"a fault of the service: {type(error).__name__}; see its log"
-            await abort(context, Failure(Cause.INTERNAL, message))
-
-    return guarded
 
 
 class Servicer(pb_grpc.ModelLoaderServicer):
@@ -143,7 +78,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         try:
             await context.write(pb.SessionEvent(opened=self.opened(session)))
             while (model := await session.events.get()) is not None:
-                await context.write(pb.SessionEvent(lost=_state(model)))
+                await context.write(pb.SessionEvent(lost=state_to_message(model)))
         finally:
             await asyncio.shield(self._sessions.close(session))
         raise refuse(Cause.UNAVAILABLE, "the service ended")
@@ -169,7 +104,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             model_id=model.model_id,
             sha256=model.sha256,
             description=description_to_message(model.description),
-            isolation=self._isolation(model.worker),
+            isolation=isolation_to_message(model.worker, self._supervisor.memory_held_by),
             limits=limits_to_message(model.limits),
         )
 
@@ -180,7 +115,9 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         """Read what a file is."""
         found = await self._loading.inspect(self._session(context), request)
         return pb.InspectReply(
-            summary=found.summary, sha256=found.sha256, isolation=self._isolation(found.worker)
+            summary=found.summary,
+            sha256=found.sha256,
+            isolation=isolation_to_message(found.worker, self._supervisor.memory_held_by),
         )
 
     @edge
@@ -240,7 +177,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         model = self._session(context).model(request.model_id)
         if request.wait_seconds > 0:
             await model.worker.wait(min(request.wait_seconds, LONGEST_WAIT_SECONDS))
-        return _state(model)
+        return state_to_message(model)
 
     @edge
     async def ListModels(  # noqa: N802
@@ -250,7 +187,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self._session(context)
         return pb.ListModelsReply(
             models=[
-                self._row(model)
+                row_to_message(model, self._supervisor.memory_held_by)
                 for session in self._sessions.of_principal(self._principal)
                 for model in session.models.values()
                 if model.lost is None
@@ -263,34 +200,6 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         if model.relay is None:
             raise refuse(Cause.CLOSED, "this model was not loaded to be relayed: it has a channel")
         return model.relay
-
-    def _isolation(self, worker: Worker) -> pb.Isolation:
-        return pb.Isolation(
-            layers=worker.layers,
-            missing=[
-                pb.MissingLayer(layer=layer, reason=reason)
-                for layer, reason in worker.missing.items()
-            ],
-            memory_held_by=self._supervisor.memory_held_by,
-            worker_pid=worker.pid,
-        )
-
-    def _row(self, model: Model) -> pb.ModelRow:
-        usage = model.worker.usage()
-        return pb.ModelRow(
-            model_id=model.model_id,
-            origin=model.origin,
-            label=model.label,
-            sha256=model.sha256,
-            worker_pid=model.worker.pid,
-            isolation=self._isolation(model.worker),
-            memory_bytes=usage.memory_bytes,
-            cpu_seconds=usage.cpu_seconds,
-            calls=model.worker.calls,
-            age_seconds=time.monotonic() - model.loaded_at,
-            runtime=model.description.runtime,
-            limits=limits_to_message(model.limits),
-        )
 
 
 def check_version(version: int) -> None:
@@ -307,12 +216,3 @@ def _data_type(code: int) -> DataType:
         return DataType(code)
     except ValueError:
         raise refuse(Cause.INVALID_INPUT, f"there is no data type {code}") from None
-
-
-def _state(model: Model) -> pb.ModelState:
-    lost = model.lost
-    return pb.ModelState(
-        model_id=model.model_id,
-        lost=lost is not None,
-        detail=None if lost is None else failure_to_message(lost),
-    )

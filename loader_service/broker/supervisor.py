@@ -7,14 +7,15 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from loader_service.broker.cleaning import reap_strangers
+from loader_service.broker.groups import Groups, Owner
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Warm, Zygote, ZygoteGone
+from loader_service.broker.zygotes import Zygotes
 from loader_service.sandbox import cgroup
 from loader_service.sandbox.credentials import UidPool
 from loader_service.sandbox.policy import tasks_for
@@ -25,27 +26,18 @@ from model_loader_wire.limits import Limits
 HELD_BY_RLIMIT = "rlimit-data"
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose worker it is: the place in the cgroup tree, and the key of its zygote."""
-
-    principal: int
-    origin: str
-
-
 class Supervisor:
     """Parent and sole judge of every worker of a broker."""
 
     def __init__(self, settings: Settings, tree: cgroup.Tree | None, zygote: Zygote) -> None:
         """Take over the tree and the broker's own zygote, which was started after the tree."""
         self._settings = settings
-        self._zygotes: dict[int, Zygote] = {os.geteuid(): zygote}
+        self._zygotes = Zygotes(settings, zygote)
         self._tree = tree
+        self._groups = None if tree is None else Groups(settings, tree)
         self._uids = UidPool.for_this_host()
         self._workers: dict[int, Worker] = {}
         self._births: set[asyncio.Task[Worker]] = set()
-        self._limited: set[int] = set()
-        self._serial = 0
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
         self.layers: tuple[str, ...] = ()
@@ -61,7 +53,7 @@ class Supervisor:
         self.check_enforceable(self._settings.limits)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         try:
-            self.runtime = await self._zygotes[os.geteuid()].warmed(self._settings.start_seconds)
+            self.runtime = await self._zygotes.own.warmed(self._settings.start_seconds)
         except ZygoteGone as error:
             raise refuse(Cause.UNAVAILABLE, f"no runtime could be started: {error}") from None
         owner = Owner(os.geteuid(), "rehearsal")
@@ -129,12 +121,12 @@ class Supervisor:
         for _ in range(2):
             if self._stopping:
                 raise refuse(Cause.UNAVAILABLE, "the service is ending")
-            zygote = await self._zygote_of(owner.principal)
+            zygote = await self._zygotes.of(owner.principal)
             try:
                 await zygote.warmed(self._settings.start_seconds)
                 return await self._born(zygote, owner, limits, tasks)
             except ZygoteGone:
-                await self._discard(owner.principal, zygote)
+                await self._zygotes.discard(owner.principal, zygote)
         raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
 
     def _birth_over(self, birth: asyncio.Task[Worker]) -> None:
@@ -145,8 +137,8 @@ class Supervisor:
         """Fork the process and put it into its cgroup; it touches nothing until GO."""
         with ExitStack() as undo, ExitStack() as given:
             group = None
-            if self._tree is not None:
-                group = self._make_group(self._tree, owner, limits, tasks)
+            if self._groups is not None:
+                group = self._groups.make(owner, limits, tasks)
                 undo.callback(group.remove)
             uid = None
             if self._uids is not None:
@@ -193,48 +185,12 @@ class Supervisor:
                 raise Refusal(await worker.end(reason)) from None
         return worker
 
-    def _make_group(
-        self, tree: cgroup.Tree, owner: Owner, limits: Limits, tasks: int
-    ) -> cgroup.Group:
-        """Make a worker's group; its principal's holds all of them together."""
-        principal = f"user-{owner.principal}"
-        if owner.principal not in self._limited:
-            self._limited.add(owner.principal)
-            most, processes = self._settings.limits, self._settings.limits.processes or 0
-            tree.limit(
-                principal,
-                cgroup.GroupLimits(
-                    memory_bytes=processes * (most.memory_bytes or 0),
-                    pids=processes * tasks_for(most.threads or 1),
-                ),
-            )
-        self._serial += 1
-        return tree.create(
-            f"{principal}/{cgroup.safe_name(owner.origin)}/worker-{self._serial}",
-            cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
-        )
-
     def _add_cgroup_layers(self, worker: Worker) -> None:
         held = self._tree.layers if self._tree is not None else frozenset()
         worker.layers = tuple(sorted({*worker.layers, *held}))
         for controller, layer in cgroup.CONTROLLER_LAYERS.items():
             if layer not in held:
                 worker.missing[layer] = f"no writable cgroup with the {controller} controller"
-
-    async def _zygote_of(self, principal: int) -> Zygote:
-        """Return the principal's zygote; a used-up one is replaced."""
-        zygote = self._zygotes.get(principal)
-        if zygote is not None and zygote.forks >= self._settings.forks_per_zygote:
-            await self._discard(principal, zygote)
-        if principal not in self._zygotes:
-            self._zygotes[principal] = Zygote(self._settings.runtime)
-        return self._zygotes[principal]
-
-    async def _discard(self, principal: int, zygote: Zygote) -> None:
-        """End a zygote that is used up or broken; of several who notice only the first acts."""
-        if self._zygotes.get(principal) is zygote:
-            del self._zygotes[principal]
-            await zygote.end()
 
     def _ended(self, worker: Worker) -> None:
         """Give back what a dead worker held."""
@@ -245,8 +201,7 @@ class Supervisor:
         self._reap()
 
     def _reap(self) -> None:
-        for zygote in self._zygotes.values():
-            zygote.notice_death()
+        self._zygotes.notice_deaths()
         # While one is being born, nobody can tell a new worker from a stranger.
         if not self._births:
             reap_strangers(self._workers.__contains__)
@@ -278,8 +233,7 @@ class Supervisor:
             await asyncio.wait(self._births, timeout=self._settings.spawn_seconds)
         ended = Failure(Cause.CLOSED, "the service ended")
         await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
-        await asyncio.gather(*(zygote.end() for zygote in self._zygotes.values()))
-        self._zygotes.clear()
+        await self._zygotes.end()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         if self._tree is not None:
             self._tree.remove()

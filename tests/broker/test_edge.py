@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from loader_service.broker import servicer
+from loader_service.broker import edge as broker_edge
 from loader_service.broker.refusal import Refusal
 from loader_service.writer import small
 from model_loader_wire.causes import Cause, Failure
@@ -274,7 +274,7 @@ def edge(error: BaseException) -> Recorder:
 
     recorder = Recorder()
     with pytest.raises(grpc.aio.AbortError):
-        asyncio.run(_call(servicer.edge(fail), recorder))
+        asyncio.run(_call(broker_edge.edge(fail), recorder))
     return recorder
 
 

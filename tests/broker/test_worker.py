@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loader_service.broker import worker as broker_worker
+from loader_service.broker import pings
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.worker import Worker
 from loader_service.worker.control import Message
@@ -208,11 +208,16 @@ def test_what_a_worker_said_before_it_died_is_heard(unread: int) -> None:
     """Its death and its last message come to the broker in one moment, in whichever order."""
 
     async def test() -> None:
-        script = f"{READY}\nsay(FAILED, {(REPORT % ('limit', 1)).encode()!r})\nos._exit(0)"
+        script = (
+            "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
+            f"{READY}\nsignal.sigwait({{signal.SIGUSR1}})\n"
+            f"say(FAILED, {(REPORT % ('limit', 1)).encode()!r})\nos._exit(0)"
+        )
         async with fake_worker(script) as worker:
             await worker.begin(GO)
             if unread:
                 await worker.send_model(memoryview(bytes(unread)))
+            os.kill(worker.pid, signal.SIGUSR1)
             while Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2][1] != "Z":
                 time.sleep(0.01)  # nothing else may run meanwhile
             with pytest.raises(Refusal) as caught:
@@ -259,7 +264,7 @@ def test_a_ping_is_answered_with_the_calls() -> None:
 
 
 def test_a_silent_worker_is_killed_with_the_limits_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_worker, "PING_SLACK_SECONDS", 0)
+    monkeypatch.setattr(pings, "PING_SLACK_SECONDS", 0)
     limits = DEFAULT_LIMITS.lowered_by(Limits(compute_seconds=0.05))
 
     async def test() -> None:

@@ -1,0 +1,176 @@
+"""The broker's end of a worker's control socket: what it is told, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from loader_service.broker.refusal import Refusal
+from loader_service.worker.control import (
+    HEAD,
+    LONGEST_FROM_WORKER,
+    BadMessage,
+    Message,
+    unpack_fields,
+    unpack_head,
+)
+from model_loader_wire.causes import Cause, Failure, printable
+
+CLOSING_SECONDS = 0.5
+"""From the end of a worker's sockets to its death, if it ends by itself."""
+RECEIVE_BYTES = 256 << 10
+MESSAGES_WAITING = 2
+"""More than a worker ever has to say at once."""
+
+WORKER_MAY_SAY = frozenset(
+    {
+        Cause.INVALID_INPUT,
+        Cause.INVALID_MODEL,
+        Cause.UNSUPPORTED,
+        Cause.LIMIT,
+        Cause.OUT_OF_MEMORY,
+        Cause.FAILED,
+        Cause.INTERNAL,
+    }
+)
+"""What a living worker can know of itself; every other cause is the broker's or the kernel's."""
+
+
+class Speaker(Protocol):
+    """The worker at the other end, as its control socket needs it."""
+
+    serving: bool
+
+    @property
+    def lost(self) -> Failure | None:
+        """Why it ended, or None while it lives."""
+
+    def kill(self, reason: Failure) -> None:
+        """End it."""
+
+    async def end(self, reason: Failure) -> Failure:
+        """End it and wait; returns the reason on record."""
+
+    async def verdict(self) -> Failure:
+        """Wait until it is dead; returns why."""
+
+    def pong(self, payload: bytes) -> None:
+        """Take the answer to a ping; raises BadMessage."""
+
+
+class Control:
+    """One worker's messages. A bad one ends the worker."""
+
+    def __init__(self, control: socket.socket, worker: Speaker) -> None:
+        """Take over the socket; nothing is read before `begin`."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = control
+        self._worker = worker
+        self._messages: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue()
+        self._reading: asyncio.Task[None] | None = None
+        self._received = bytearray()
+        self._sending = False
+
+    def begin(self) -> None:
+        """Begin to read."""
+        self._reading = asyncio.create_task(self._read())
+
+    def say_now(self, data: bytes) -> None:
+        """Send without waiting; raises OSError for a worker that does not read."""
+        self._socket.send(data)
+
+    async def expect(self, *kinds: Message) -> dict[str, object]:
+        """Wait for a message of one of `kinds`.
+
+        Raises Refusal with the worker's FAILED message, or with the verdict on its death.
+        """
+        item = await self._messages.get()
+        if item is None:
+            self._messages.put_nowait(None)
+            raise Refusal(await self._worker.verdict())
+        kind, fields = item
+        if kind is Message.FAILED:
+            raise Refusal(_failure(fields))
+        if kind not in kinds:
+            reason = Failure(Cause.PROTOCOL_VIOLATION, f"the worker sent {kind.name} unasked")
+            raise Refusal(await self._worker.end(reason))
+        return fields
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it; waits while the worker is behind. Raises Refusal if it has gone."""
+        self._sending = True
+        try:
+            await self._loop.sock_sendall(self._socket, data)
+        except OSError:
+            # A worker that failed early has said why: that waits among its messages.
+            await self.expect()
+        finally:
+            self._sending = False
+            self.close_if_over()
+
+    async def _read(self) -> None:
+        """Sort the worker's messages until the socket ends; a bad one ends the worker.
+
+        What a worker said before it died is read although it is dead.
+        """
+        try:
+            while True:
+                kind, length = unpack_head(await self._take(HEAD.size), LONGEST_FROM_WORKER)
+                payload = await self._take(length)
+                if kind is Message.PONG:
+                    self._worker.pong(payload)
+                elif (
+                    kind < Message.READY
+                    or self._worker.serving
+                    or self._messages.qsize() >= MESSAGES_WAITING
+                ):
+                    raise BadMessage(f"{kind.name} may not come from a worker now")
+                else:
+                    self._messages.put_nowait((kind, unpack_fields(payload)))
+        except BadMessage as error:
+            self._worker.kill(
+                Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {error}")
+            )
+        except (EOFError, OSError):
+            # A worker without a control socket cannot be watched. One that ends properly is dead
+            # before this comes.
+            closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket")
+            self._loop.call_later(CLOSING_SECONDS, self._worker.kill, closed)
+        self._messages.put_nowait(None)
+        self._loop.call_soon(self.close_if_over)
+
+    async def _take(self, count: int) -> bytes:
+        """Receive exactly so many bytes; memory grows with what comes. Raises EOFError, OSError."""
+        while len(self._received) < count:
+            piece = await self._loop.sock_recv(self._socket, RECEIVE_BYTES)
+            if not piece:
+                raise EOFError
+            self._received += piece
+        data = bytes(memoryview(self._received)[:count])
+        del self._received[:count]
+        return data
+
+    def close_if_over(self) -> None:
+        """Close the socket of a dead worker once nobody uses it."""
+        # Not while somebody waits on it: closing a descriptor wakes nobody.
+        unread = self._reading is not None and not self._reading.done()
+        if self._worker.lost is not None and not unread and not self._sending:
+            self._socket.close()
+
+
+def _failure(fields: dict[str, object]) -> Failure:
+    """Read a FAILED message; one that cannot be read, or says too much, is a plain failure."""
+    try:
+        failure = Failure(
+            Cause(str(fields["cause"])),
+            printable(str(fields["message"])),
+            printable(str(fields["limit"]), 64),
+            float(str(fields["value"])),
+            float(str(fields["maximum"])),
+        )
+    except (KeyError, ValueError):
+        failure = None
+    if failure is None or failure.cause not in WORKER_MAY_SAY:
+        return Failure(Cause.PROTOCOL_VIOLATION, "the worker's report of a failure cannot be")
+    return failure

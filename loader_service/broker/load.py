@@ -1,0 +1,61 @@
+"""One load under way: what it is for, its deadline, and what its failure ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from loader_service.broker.refusal import refuse
+from loader_service.broker.sessions import Session
+from loader_service.broker.worker import Worker
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.limits import Limits
+from model_loader_wire.v1 import model_loader_pb2 as pb
+
+
+class Load:
+    """A load that was admitted; whatever ends it badly ends its worker."""
+
+    def __init__(self, session: Session, header: pb.LoadHeader, limits: Limits) -> None:
+        self.header = header
+        self.limits = limits
+        self._session = session
+        self._worker: Worker | None = None
+        self._began = monotonic()
+
+    def age(self) -> float:
+        """Seconds since the header came."""
+        return monotonic() - self._began
+
+    def adopt(self, worker: Worker) -> None:
+        """Let the worker end with the load, or with its session; raises Refusal if that is over."""
+        self._worker = worker
+        if self._session.closed:
+            raise refuse(Cause.CLOSED, "the session was closed while the model was loading")
+        self._session.unfinished.add(worker)
+
+    @asynccontextmanager
+    async def ended_with_failure(self) -> AsyncIterator[None]:
+        """Kill the worker if the block is left by an exception; a reason before that one stays."""
+        try:
+            yield
+        except TimeoutError:
+            self._kill(late(self.age(), self.limits.load_seconds or 0))
+            raise
+        except BaseException:
+            self._kill(Failure(Cause.CANCELLED, "the load was given up"))
+            raise
+        finally:
+            if self._worker is not None:
+                self._session.unfinished.discard(self._worker)
+
+    def _kill(self, reason: Failure) -> None:
+        if self._worker is not None:
+            self._worker.kill(reason)
+
+
+def late(seconds: float, maximum: float) -> Failure:
+    """Say that a load passed its deadline."""
+    message = f"the load took longer than load_seconds = {maximum:g}"
+    return Failure(Cause.TIMEOUT, message, "load_seconds", seconds, maximum, model_lost=True)

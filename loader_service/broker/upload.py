@@ -1,0 +1,83 @@
+"""The stream of an upload: its header, checked, and its chunks, hashed on their way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+from loader_service.broker.refusal import over_limit, refuse
+from loader_service.broker.worker import Worker
+from loader_service.worker.control import MODEL_PIECE
+from model_loader_wire.causes import Cause, printable
+from model_loader_wire.limits import Limits
+from model_loader_wire.v1 import model_loader_pb2 as pb
+
+FORMATS = {"tflite": ("3",)}
+"""Model formats and the versions of their schema."""
+DEVICES = ("", "auto", "cpu", "gpu")
+POWERS = ("", "auto", "high-performance", "low-power")
+
+Parts = AsyncIterator[pb.LoadRequest]
+
+
+async def read_header(parts: Parts) -> pb.LoadHeader:
+    """Read the first message of an upload; raises Refusal for any other."""
+    async for part in parts:
+        if part.WhichOneof("part") == "header":
+            return part.header
+        break
+    raise refuse(Cause.INVALID_INPUT, "a load begins with its header")
+
+
+def check_header(header: pb.LoadHeader, limits: Limits) -> None:
+    """Raise Refusal for a load that cannot be, before anything is done for it."""
+    if header.model_format not in FORMATS:
+        raise refuse(
+            Cause.UNSUPPORTED,
+            f"the format {printable(header.model_format, 64)!r} is not supported; "
+            f"there is {', '.join(FORMATS)}",
+        )
+    if header.device_preference not in DEVICES or header.power_preference not in POWERS:
+        raise refuse(Cause.INVALID_INPUT, "no such device or power preference")
+    _check_size(header.size, limits)
+
+
+def _check_size(size: int, limits: Limits) -> None:
+    if size > (limits.model_bytes or 0):
+        raise over_limit("model_bytes", size, limits.model_bytes or 0, "the model is too large")
+
+
+async def pass_on(worker: Worker, header: pb.LoadHeader, limits: Limits, parts: Parts) -> bytes:
+    """Pass the chunks on as they come; returns their SHA-256, which must be the sender's."""
+    announced = header.size
+    digest = hashlib.sha256()
+    received = 0
+    async for part in parts:
+        kind = part.WhichOneof("part")
+        if kind == "trailer":
+            if announced and received != announced:
+                raise refuse(
+                    Cause.INVALID_MODEL,
+                    f"the model was announced with {announced} bytes, {received} came",
+                )
+            if part.trailer.sha256 != digest.digest():
+                raise refuse(
+                    Cause.INVALID_MODEL, "the model's SHA-256 is not the one that was sent"
+                )
+            await worker.end_model()
+            return digest.digest()
+        if kind != "chunk":
+            raise refuse(Cause.INVALID_INPUT, "a load is one header, chunks, and one trailer")
+        received += len(part.chunk)
+        if announced and received > announced:
+            raise refuse(
+                Cause.INVALID_MODEL,
+                f"the model was announced with {announced} bytes, more came",
+            )
+        _check_size(received, limits)
+        chunk = memoryview(part.chunk)
+        for start in range(0, len(chunk), MODEL_PIECE):
+            piece = chunk[start : start + MODEL_PIECE]
+            digest.update(piece)
+            await worker.send_model(piece)
+    raise refuse(Cause.CANCELLED, "the upload ended before its trailer")
