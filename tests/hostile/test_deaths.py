@@ -103,6 +103,7 @@ def test_the_processors_time() -> None:
         assert probe.model.lost.reason == "cpu-time"
 
 
+@pytest.mark.slow
 def test_the_processors_time_when_its_signal_is_ignored() -> None:
     with (
         ProbeService(limits={"cpu_seconds": 1, "compute_seconds": HANG_SECONDS}) as service,
@@ -164,7 +165,13 @@ LOADS = {
 }
 
 
-@pytest.mark.parametrize("attack", LOADS)
+ENDLESS = ("deaths.use_processor", "resources.block_signals")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ENDLESS else name for name in LOADS],
+)
 def test_a_death_in_the_middle_of_a_load(attack: str) -> None:
     kind, text = LOADS[attack]
     limits = {"load_seconds": 1.0, "memory_bytes": 192 << 20}

@@ -56,12 +56,23 @@ def test_threads(probe: Probe) -> None:
     assert probe.works()
 
 
-def test_threads_up_to_the_models_own(service: ProbeService) -> None:
+@pytest.fixture
+def threaded(service: ProbeService) -> Iterator[Probe]:
+    """A worker that may have threads."""
     context = ml.create_context(connection=service.connection, num_threads=2)
     with Probe(ml.MLModelLoader(context).load(model_with())) as probe:
-        started = probe.ask("resources.start_threads", wanted=500)
-        assert 2 <= started < 16
-        assert probe.works()
+        yield probe
+
+
+def test_threads_up_to_the_models_own(threaded: Probe) -> None:
+    started = threaded.ask("resources.start_threads", wanted=500)
+    assert 2 <= started < 16
+    assert threaded.works()
+
+
+def test_a_new_thread_has_the_same_filter_and_ends_the_whole_worker(threaded: Probe) -> None:
+    loss = threaded.loss("resources.violate_in_thread")
+    assert loss == (ml.SecurityError, "policy-violation")
 
 
 def test_descriptors(probe: Probe) -> None:

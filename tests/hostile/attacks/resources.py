@@ -57,6 +57,13 @@ def start_threads(wanted: int) -> int:
     return len(started)
 
 
+def violate_in_thread() -> None:
+    """Make a forbidden call in another thread than the one that was locked down."""
+    thread = threading.Thread(target=call, args=("socket", 2, 1, 0))
+    thread.start()
+    thread.join()
+
+
 def take_descriptors() -> list[int]:
     """Try every call of the policy that could make a descriptor; returns the results."""
     return [
