@@ -171,6 +171,27 @@ def system_calls() -> str:
     return table(["system call", "what happens", "why"], rows)
 
 
+def attempts() -> str:
+    """What hostile code in a worker tries, and which layer stops it."""
+    from tests.hostile.attempts import ATTEMPTS, Outcome
+
+    def said(outcome: Outcome) -> str:
+        return outcome if isinstance(outcome, str) else errno.errorcode[-outcome]
+
+    rows: dict[str, list[str]] = {}
+    for attempt in ATTEMPTS:
+        name = re.sub(r"of family \d+", "of any family", attempt.name)
+        others = [f"{code(layer.value)} {said(end)}" for layer, end in attempt.others.items()]
+        rows[name] = [
+            name,
+            said(attempt.seccomp),
+            (", ".join(others) or "not claimed") + (" (as root)" if attempt.root_only else ""),
+            "yes" if attempt.bare else "",
+        ]
+    heads = ["attempt", "`seccomp`, and all layers", "other layers, each alone", "seen to succeed"]
+    return table(heads, rows.values())
+
+
 def exit_statuses() -> str:
     """The statuses of `model-loader`."""
     from model_loader_cli import exits
@@ -215,6 +236,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "daemon-flags": daemon_flags,
     "layers": layers,
     "system-calls": system_calls,
+    "attempts": attempts,
     "exit-statuses": exit_statuses,
     **{
         f"options-{name}": partial(options_of, name)
