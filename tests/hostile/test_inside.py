@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from loader_service.sandbox import policy
 from loader_service.sandbox.layers import Layer
+from tests.hostile.attacks import calls
 from tests.hostile.probes import Probe, ProbeService, all_but
 
 pytestmark = pytest.mark.isolation
@@ -168,6 +170,22 @@ def test_resource_limits_are_tight_for_good(bystander: Probe, has: frozenset[str
     raised = (1 << 20).to_bytes(8, "little").hex() * 2
     for number in (4, 7):  # RLIMIT_CORE, RLIMIT_NOFILE
         assert bystander.ask("calls.set_limit", number=number, values=raised) == -errno.EPERM
+
+
+def test_its_own_user_cannot_read_a_workers_memory(bystander: Probe) -> None:
+    """Nor another worker's code, were it out of its namespaces: without root they share a user."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read any process")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            os.close(os.open(f"/proc/{other.pid}/mem", os.O_RDONLY))
+            for name in ("mem", "environ", "maps", "fd"):
+                with pytest.raises(PermissionError):
+                    os.close(os.open(f"/proc/{bystander.pid}/{name}", os.O_RDONLY))
+            assert calls.read_process(bystander.pid, 4096) == -errno.EPERM
+            assert calls.call("ptrace", 0x4206, bystander.pid, 0, 0) == -errno.EPERM  # PTRACE_SEIZE
+        finally:
+            other.kill()
 
 
 def test_one_thread_is_all_there_is(bystander: Probe) -> None:

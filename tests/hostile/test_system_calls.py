@@ -90,9 +90,9 @@ BREAK = "brk"
 
 
 PASSED_OVER = {335: "crashed", 336: f"returned {-errno.ENXIO}"}
-"""uretprobe and uprobe, the traps that the kernel itself plants with perf's probes: Linux 6.14 and
-later run no seccomp filter on them (seccomp_uprobe_exception in kernel/seccomp.c). They do nothing
-for anybody who comes from elsewhere: SIGILL for the first, ENXIO for the second."""
+"""uretprobe and uprobe, the traps that the kernel itself plants with perf's probes: newer kernels
+run no seccomp filter on them (seccomp_uprobe_exception in kernel/seccomp.c). They do nothing for
+anybody who comes from elsewhere: SIGILL for the first, ENXIO for the second."""
 
 
 def expected(name: str | None, arguments: tuple[int, ...]) -> Action:
