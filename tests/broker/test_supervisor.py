@@ -259,9 +259,15 @@ def test_memory_is_held_and_named(cgroups: bool) -> None:
 
 
 def _fill(session: RawSession, mebibytes: int) -> None:
-    """Load a model that the verifier cannot see through, and let it take so much memory."""
+    """Load a model that the verifier cannot see through, and let it take so much memory.
+
+    Where no cgroup ends it, it is refused the memory and lives on: so it is closed.
+    """
     reply = session.load(costly.memory_hog_on_demand(), relayed=True)
-    session.compute(reply.model_id, np.array([mebibytes], np.int32))
+    try:
+        session.compute(reply.model_id, np.array([mebibytes], np.int32))
+    finally:
+        session.call("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
 
 
 @pytest.mark.isolation
