@@ -21,6 +21,7 @@ class Cause(StrEnum):
     LIMIT = "limit"
     OUT_OF_MEMORY = "out-of-memory"
     CPU_TIME = "cpu-time"
+    CRASH_LOOP = "crash-loop"
     FAILED = "failed"
     CRASHED = "crashed"
     PROTOCOL_VIOLATION = "protocol-violation"
@@ -67,6 +68,11 @@ TABLE: dict[Cause, Outcome] = {
     ),
     Cause.CPU_TIME: Outcome(
         "QuotaExceededError", "RESOURCE_EXHAUSTED", "the worker used up its CPU time"
+    ),
+    Cause.CRASH_LOOP: Outcome(
+        "QuotaExceededError",
+        "RESOURCE_EXHAUSTED",
+        "workers of this model died too often; it is refused for a while",
     ),
     Cause.FAILED: Outcome(
         "OperationError", "ABORTED", "an operator of the model failed; the model is still usable"

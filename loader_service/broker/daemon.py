@@ -24,6 +24,17 @@ SYSTEM_DIRECTORY = "/run/model-loader"
 
 DOCTOR = "`model-loader doctor`"
 
+DEFAULTS = Settings(directory="")
+FLAGS = {
+    "crash_loop_deaths": "a model whose workers died so often by its own doing is refused for a "
+    "while to its origin",
+    "crash_loop_seconds": "how long such a death counts",
+    "crash_loop_refusal_seconds": "how long the refusal lasts after the last death",
+    "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "
+    "more waits",
+}
+"""Settings with flags of their own that are numbers above zero."""
+
 EXIT_USAGE = 2
 EXIT_TAKEN = 3
 EXIT_REFUSED = 4
@@ -79,6 +90,15 @@ def parser() -> argparse.ArgumentParser:
         default="info",
         help="what is logged to stderr (default: %(default)s)",
     )
+    for name, text in FLAGS.items():
+        default = getattr(DEFAULTS, name)
+        result.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            metavar="N",
+            default=default,
+            help=f"{text} (default: %(default)s)",
+        )
     limits = result.add_argument_group("limits", "upper bounds; a caller can lower them for a load")
     for field in fields(Limits):
         default = getattr(DEFAULT_LIMITS, field.name)
@@ -109,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             runtime=given.runtime,
             operators=given.operators,
             allowed_uids=frozenset(_uid(user) for user in given.allow_user),
+            **{name: getattr(given, name) for name in FLAGS},
         )
     except (TypeError, ValueError) as error:
         print(f"model-loaderd: {error}", file=sys.stderr)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 
+from loader_service.broker.settings import STDERR_BYTES_PER_SECOND
 from model_loader_wire.causes import printable
 
 KEPT = 4096
 """Bytes of tail."""
-PER_SECOND = 256 << 10
-"""Bytes read in a second; a worker that writes more waits."""
+PER_SECOND = STDERR_BYTES_PER_SECOND
+"""Bytes read in a second, unless a setting says otherwise."""
 
 
 class LastWords:
     """The reading end of one worker's stderr pipe."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Take over the descriptor (non-blocking) and begin to read."""
+    def __init__(self, descriptor: int, per_second: int = PER_SECOND) -> None:
+        """Take over the descriptor (non-blocking) and begin to read.
+
+        A worker that writes more than so many bytes a second waits.
+        """
+        self._per_second = per_second
         os.set_blocking(descriptor, False)
         self._descriptor: int | None = descriptor
         self._tail = b""
@@ -29,7 +34,7 @@ class LastWords:
     def _readable(self) -> None:
         if not self._take():
             self.close()
-        elif self._read >= PER_SECOND and self._descriptor is not None:
+        elif self._read >= self._per_second and self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             self._pause = self._loop.call_later(1, self._resume)
 
@@ -43,7 +48,7 @@ class LastWords:
         if self._descriptor is None:
             return False
         try:
-            data = os.read(self._descriptor, 65536)
+            data = os.read(self._descriptor, min(65536, max(self._per_second, KEPT)))
         except BlockingIOError:
             return True
         self._read += len(data)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.groups import Owner
 from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
@@ -43,12 +44,13 @@ class Loading:
         self._settings = settings
         self._sessions = sessions
         self._supervisor = supervisor
+        self._guard = CrashGuard(settings)
 
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""
         async with self._admitted(session, parts) as load:
             worker = await self._spawn(session, load, Task.LOAD)
-            digest = await pass_on(worker, load.header, load.limits, parts)
+            digest = await self._receive(session, load, worker, parts)
             description = await read_description(worker)
             model = Model(
                 worker=worker,
@@ -73,7 +75,7 @@ class Loading:
         async with self._admitted(session, parts) as load:
             worker = await self._spawn(session, load, Task.INSPECT)
             worker.drop_channel()
-            digest = await pass_on(worker, load.header, load.limits, parts)
+            digest = await self._receive(session, load, worker, parts)
             summary = await read_summary(worker)
             await worker.end(Failure(Cause.CLOSED, "the inspection ended"))
         return Inspection(summary, digest, worker)
@@ -121,6 +123,15 @@ class Loading:
                 f"this host does not give the required layers {', '.join(missing)} ({reasons})",
             )
         return worker
+
+    async def _receive(self, session: Session, load: Load, worker: Worker, parts: Parts) -> bytes:
+        """Give the worker its model, unless that is known to end it; returns its SHA-256."""
+        digest = await pass_on(worker, load.header, load.limits, parts)
+        owner = Owner(session.principal, session.origin)
+        self._guard.check(owner, digest)
+        self._guard.watch(owner, digest, worker)
+        await worker.end_model()
+        return digest
 
     def _limits(self, header: pb.LoadHeader) -> Limits:
         try:

@@ -11,6 +11,15 @@ PROTOCOL_VERSION = 1
 OPERATOR_PROFILES = ("standard", "hardened")
 """``standard``: all that the runtimes carry; ``hardened``: what LiteRT hardens for the web."""
 
+POSITIVE = (
+    "crash_loop_deaths",
+    "crash_loop_seconds",
+    "crash_loop_refusal_seconds",
+    "stderr_bytes_per_second",
+)
+"""Settings that must be above zero."""
+STDERR_BYTES_PER_SECOND = 256 << 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -49,10 +58,24 @@ class Settings:
     memory_watch_seconds: float = 0.1
     """Between two looks at a worker's resident memory where no cgroup holds it."""
 
+    crash_loop_deaths: int = 5
+    """A model whose workers died so often within ``crash_loop_seconds``, by its own doing, is
+    refused to its origin."""
+    crash_loop_seconds: float = 60
+    """How long a death counts."""
+    crash_loop_refusal_seconds: float = 30
+    """From the last of those deaths to the first load that is let through again."""
+
+    stderr_bytes_per_second: int = STDERR_BYTES_PER_SECOND
+    """How much is read of what one worker writes on stderr; one that writes more waits."""
+
     def __post_init__(self) -> None:
-        """Refuse what names no profile or leaves a needed limit open; raises ValueError."""
+        """Refuse what names no profile, cannot be, or leaves a limit open; raises ValueError."""
         if self.operators not in OPERATOR_PROFILES:
             raise ValueError(f"there is no profile of operators {self.operators!r}")
+        for name in POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")

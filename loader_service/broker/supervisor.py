@@ -146,7 +146,7 @@ class Supervisor:
                 undo.callback(self._uids.give_back, uid)
             words_reading, words_writing = os.pipe2(os.O_CLOEXEC)
             given.callback(os.close, words_writing)
-            last_words = LastWords(words_reading)
+            last_words = LastWords(words_reading, self._settings.stderr_bytes_per_second)
             undo.callback(last_words.close)
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)

@@ -48,7 +48,10 @@ def _check_size(size: int, limits: Limits) -> None:
 
 
 async def pass_on(worker: Worker, header: pb.LoadHeader, limits: Limits, parts: Parts) -> bytes:
-    """Pass the chunks on as they come; returns their SHA-256, which must be the sender's."""
+    """Pass the chunks on as they come; returns their SHA-256, which must be the sender's.
+
+    The worker waits for the end of its model, and parses nothing of it before.
+    """
     announced = header.size
     digest = hashlib.sha256()
     received = 0
@@ -64,7 +67,6 @@ async def pass_on(worker: Worker, header: pb.LoadHeader, limits: Limits, parts: 
                 raise refuse(
                     Cause.INVALID_MODEL, "the model's SHA-256 is not the one that was sent"
                 )
-            await worker.end_model()
             return digest.digest()
         if kind != "chunk":
             raise refuse(Cause.INVALID_INPUT, "a load is one header, chunks, and one trailer")

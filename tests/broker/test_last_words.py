@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import struct
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,11 +17,11 @@ HANG_SECONDS = 20.0
 
 
 @asynccontextmanager
-async def pipe() -> AsyncIterator[tuple[LastWords, int]]:
+async def pipe(per_second: int = last_words.PER_SECOND) -> AsyncIterator[tuple[LastWords, int]]:
     """Last words, and the end to write them to."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    words = LastWords(reading)
+    words = LastWords(reading, per_second)
     try:
         yield words, writing
     finally:
@@ -100,3 +103,22 @@ def test_the_end_of_the_pipe_and_closing_twice_are_no_error() -> None:
         words.close()
 
     run(test)
+
+
+def test_how_much_is_read_in_a_second_is_a_setting() -> None:
+    async def test() -> None:
+        async with pipe(per_second=10_000) as (words, writing):
+            size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+            assert os.write(writing, b"x" * size) == size
+            for _ in range(100):
+                await asyncio.sleep(0)
+            # Whole reads of 10,000 bytes: the first one reaches the bound.
+            assert _unread(writing) == size - 10_000
+            assert words.text() == "x" * KEPT
+
+    run(test)
+
+
+def _unread(writing: int) -> int:
+    (count,) = struct.unpack("i", fcntl.ioctl(writing, termios.FIONREAD, b"\0" * 4))
+    return int(count)

@@ -18,6 +18,7 @@ EXPECTED = {
     Cause.LIMIT: Exit.REFUSED,
     Cause.OUT_OF_MEMORY: Exit.REFUSED,
     Cause.CPU_TIME: Exit.REFUSED,
+    Cause.CRASH_LOOP: Exit.REFUSED,
     Cause.FAILED: Exit.FAILED,
     Cause.CRASHED: Exit.FAILED,
     Cause.PROTOCOL_VIOLATION: Exit.FAILED,
