@@ -54,7 +54,9 @@ DESCRIPTIONS: Final[Mapping[Layer, str]] = {
     Layer.NETWORK_NAMESPACE: "The worker has no network interface, not even a working loopback.",
     Layer.IPC_NAMESPACE: "The worker shares no System V or POSIX message queue or memory segment.",
     Layer.UTS_NAMESPACE: "The worker sees a neutral host name.",
-    Layer.CGROUP_NAMESPACE: "The worker cannot see where in the cgroup tree it is.",
+    Layer.CGROUP_NAMESPACE: (
+        "Of the cgroup tree the worker can see no more than the service's own part."
+    ),
     Layer.CAPABILITIES: "The worker holds no capability and can never gain one.",
     Layer.NO_NEW_PRIVILEGES: "Running a set-user-ID program would give the worker nothing.",
     Layer.LANDLOCK: (
