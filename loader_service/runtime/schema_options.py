@@ -155,6 +155,7 @@ OPTIONS: dict[BuiltinOperator, Options] = {
     BuiltinOperator.VAR_HANDLE: Options(111, VAR_HANDLE),
     # No model that runs needs these; hostile ones do.
     BuiltinOperator.CONV_3D_TRANSPOSE: Options(106, BUILTIN_OPTIONS[106]),
+    BuiltinOperator.MIRROR_PAD: Options(77, BUILTIN_OPTIONS[77]),
     BuiltinOperator.SPLIT_V: Options(79, BUILTIN_OPTIONS[79]),
     BuiltinOperator.STRIDED_SLICE: Options(32, BUILTIN_OPTIONS[32]),
 }

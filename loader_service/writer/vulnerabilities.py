@@ -305,7 +305,10 @@ def quantized_outside() -> bytes:
 
 
 def narrower_output() -> bytes:
-    """RESHAPE of int32 to int8: the kernel copies four times what the output holds."""
+    """RESHAPE of int32 to int8: the kernel copies four times what the output holds.
+
+    Alone it does no harm that shows; in a larger network it overwrote what LiteRT needed.
+    """
     return _one(
         Op.RESHAPE,
         lambda graph: [graph.input("x", _INT32, (1024,)), _ints(graph, "shape", 1024)],
@@ -321,6 +324,57 @@ def unpacked_larger() -> bytes:
         Op.DEQUANTIZE,
         lambda graph: [graph.constant("half", np.zeros((1, 3, 3, 1), np.float16))],
         (1, 3, 65535, 1),
+    )
+
+
+def scale_without_shift() -> bytes:
+    """A scale of 1e30, that no kernel's shift holds: LiteRT frees twice in a larger network."""
+    return _scaled(1e30, 0)
+
+
+def scale_of_nan() -> bytes:
+    """A scale that is no number: tflite-runtime aborted on it in a larger network."""
+    return _scaled(float("nan"), 0)
+
+
+def zero_point_outside() -> bytes:
+    """A zero point of 65535 for int8: LiteRT crashed on it in a larger network."""
+    return _scaled(1.0, 65535)
+
+
+def ratio_of_scales() -> bytes:
+    """Scales that are ordinary alone, of input 1e6, weights 1e6, output 1e-6."""
+    each = [Quantization.per_tensor(scale) for scale in (1e6, 1e6, 1e-6)]
+    return _quantized(*each)
+
+
+def _scaled(scale: float, zero_point: int) -> bytes:
+    usual = Quantization.per_tensor(1.0)
+    return _quantized(Quantization.per_tensor(scale, zero_point), usual, usual)
+
+
+def _quantized(image: Quantization, weights: Quantization, result: Quantization) -> bytes:
+    model = ModelWriter()
+    graph = model.subgraph()
+    x = graph.input("x", _INT8, (1, 2, 2, 1), quantization=image)
+    kernel = graph.constant("weights", np.ones((1, 1, 1, 1), np.int8), quantization=weights)
+    y = graph.tensor("y", _INT8, (1, 2, 2, 1), quantization=result)
+    bias = _ints(graph, "bias", 0)
+    graph.operator(Op.CONV_2D, [x, kernel, bias], [y], version=3, stride_w=1, stride_h=1)
+    graph.output(y)
+    return model.write()
+
+
+def mirrored_too_far() -> bytes:
+    """127 places mirrored of 1: tflite-runtime took a SIGFPE from it in a larger network."""
+    return _one(
+        Op.MIRROR_PAD,
+        lambda graph: [
+            graph.input("x", _FLOAT, (1, 1, 171)),
+            graph.constant("paddings", np.array([[0, 0], [0, 127], [128, 128]], np.int32)),
+        ],
+        (1, 128, 427),
+        mode=0,
     )
 
 
@@ -354,6 +408,15 @@ REGRESSIONS = (
     Regression(unknown_attention, "a crash of LiteRT 2.3.0", "unresolved custom op: odml"),
     Regression(narrower_output, "an overflow in LiteRT 2.3.0", "takes int32, and tensor 2 is int8"),
     Regression(unpacked_larger, "a crash of LiteRT 2.3.0", "unpacks a constant of shape"),
+    Regression(
+        scale_without_shift, "a double free in LiteRT 2.3.0", r"'x': its scales reach from 1e"
+    ),
+    Regression(scale_of_nan, "an abort of tflite-runtime 2.14", "'x': its scales reach from nan"),
+    Regression(zero_point_outside, "a crash of LiteRT 2.3.0", "zero points reach from 65535"),
+    Regression(ratio_of_scales, "class: float exceptions", "the ratio 1e[+]12 to 1e-06"),
+    Regression(
+        mirrored_too_far, "a fault in tflite-runtime 2.14", "mirrors 127 of 1 in dimension 1"
+    ),
     Regression(stride_of_zero, "class: division by zero", "stride_w is 0"),
     Regression(huge_scratch, "class: huge scratch", "the unrolled image would take"),
     Regression(strings_out_of_order, "class: string buffers", "out of order or range"),

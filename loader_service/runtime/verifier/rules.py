@@ -7,6 +7,7 @@ from loader_service.runtime.schema_operators import BuiltinOperator
 from loader_service.runtime.verifier.graph import Model
 from loader_service.runtime.verifier.look import Look, Rule
 from loader_service.runtime.verifier.lookups import LOOKUPS
+from loader_service.runtime.verifier.quantization import broken_ratio
 from loader_service.runtime.verifier.shapes import SHAPES
 from loader_service.runtime.verifier.tensors import MAXIMUM_RANK
 from loader_service.runtime.verifier.types import broken_types
@@ -32,6 +33,8 @@ def check_rules(model: Model) -> None:
                         )
             broken = next(broken_types(operator), None)
             rule = RULES.get(operator.code)
+            if broken is None:
+                broken = next(broken_ratio(model.data, operator), None)
             if broken is None and rule is not None:
                 broken = next(rule(Look(model, operator)), None)
             if broken is not None:

@@ -156,6 +156,19 @@ def _pad(look: Look) -> Iterator[str]:
             yield f"the padded shape {tuple(padded)} has more than {LARGEST_COUNT} elements"
 
 
+def _mirror_pad(look: Look) -> Iterator[str]:
+    yield from _pad(look)
+    paddings, shape = look.constant(1), look.shape(0)
+    if paddings is None or shape is None or len(paddings) != 2 * len(shape):
+        return
+    # A reflection leaves out the edge itself, a symmetric one repeats it.
+    edge = 0 if look.option("mode") else 1
+    for number, size in enumerate(shape):
+        widest = max(paddings[2 * number : 2 * number + 2])
+        if widest > max(size - edge, 0):
+            yield f"mirrors {widest} of {size} in dimension {number}"
+
+
 def _strided_slice(look: Look) -> Iterator[str]:
     vectors = [look.constant(position) for position in (1, 2, 3)]
     lengths = {len(vector) for vector in vectors if vector is not None}
@@ -248,7 +261,7 @@ SHAPES: Mapping[Op, Rule] = {
     Op.DEPTH_TO_SPACE: _block_size,
     Op.PAD: _pad,
     Op.PADV2: _pad,
-    Op.MIRROR_PAD: _pad,
+    Op.MIRROR_PAD: _mirror_pad,
     Op.STRIDED_SLICE: _strided_slice,
     Op.SLICE: _slice,
     Op.RESIZE_BILINEAR: _resize,

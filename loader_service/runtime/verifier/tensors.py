@@ -16,6 +16,7 @@ import numpy as np
 from loader_service.runtime.failures import InvalidModel, UnsupportedModel
 from loader_service.runtime.schema_tensor_types import ELEMENT_BITS, TensorType
 from loader_service.runtime.verifier.graph import Model, Subgraph, Tensor
+from loader_service.runtime.verifier.quantization import broken_quantization
 
 LARGEST_COUNT = 2**31 - 1
 """Kernels count elements in an int32."""
@@ -81,7 +82,7 @@ def _broken(model: Model, tensor: Tensor) -> Iterator[str]:
             yield f"shape {shape} has more than {LARGEST_COUNT} elements"
     quantization = record["quantization"]
     if quantization is not None:
-        yield from _quantization(tensor, quantization)
+        yield from broken_quantization(model.data, tensor, quantization)
     if record["sparsity"] is not None:
         yield from _sparsity(model, tensor)
     elif tensor.data is not None:
@@ -120,21 +121,6 @@ def _strings(data: bytes, start: int, size: int, tensor: Tensor) -> Iterator[str
     offsets = np.frombuffer(data, "<i4", count + 1, start + 4)
     if offsets[0] < 4 * (count + 2) or offsets[-1] > size or (offsets[1:] < offsets[:-1]).any():
         yield "the offsets of a string constant are out of order or range"
-
-
-def _quantization(tensor: Tensor, record: dict[str, object]) -> Iterator[str]:
-    scale, zero_point = record["scale"], record["zero_point"]
-    scales = getattr(scale, "length", 0)
-    zero_points = getattr(zero_point, "length", 0)
-    if zero_points > 1 and scales != zero_points:
-        yield f"{scales} scales and {zero_points} zero points"
-    if scales > 1:
-        dimension = record["quantized_dimension"]
-        assert isinstance(dimension, int)
-        if not 0 <= dimension < max(len(tensor.shape), 1):
-            yield f"is quantized along dimension {dimension} of {len(tensor.shape)}"
-        elif tensor.shape and tensor.shape[dimension] not in (scales, -1):
-            yield f"{scales} scales for dimension {dimension} of shape {tensor.shape}"
 
 
 def _sparsity(model: Model, tensor: Tensor) -> Iterator[str]:

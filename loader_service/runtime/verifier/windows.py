@@ -57,6 +57,12 @@ def _bias(look: Look, position: int, channels: int) -> Iterator[str]:
         yield f"its bias of shape {shape} is not for {channels} channels"
 
 
+def _result(look: Look, channels: int) -> Iterator[str]:
+    shape = look.output_shape()
+    if shape and shape[-1] != channels:
+        yield f"its output of shape {shape} is not of {channels} channels"
+
+
 def _convolution(look: Look) -> Iterator[str]:
     yield from _steps(look, *_STRIDES, *_DILATIONS)
     yield from _padding(look)
@@ -66,6 +72,7 @@ def _convolution(look: Look) -> Iterator[str]:
     if weights is None or len(weights) != 4 or min(weights) < 1:
         return
     yield from _bias(look, 2, weights[0])
+    yield from _result(look, weights[0])
     if image is not None and len(image) == 4:
         if image[3] < 1 or image[3] % weights[3]:
             yield f"{image[3]} channels do not divide into groups of {weights[3]}"
@@ -86,6 +93,7 @@ def _depthwise(look: Look) -> Iterator[str]:
     if weights is None or len(weights) != 4 or min(weights) < 1:
         return
     yield from _bias(look, 2, weights[3])
+    yield from _result(look, weights[3])
     if image is not None and len(image) == 4 and (image[3] < 1 or weights[3] % image[3]):
         yield f"{weights[3]} filters do not divide into {image[3]} channels"
 
@@ -107,6 +115,7 @@ def _transposed(look: Look) -> Iterator[str]:
     weights = look.shape(1)
     if weights is not None and len(weights) == 4:
         yield from _bias(look, 3, weights[0])
+        yield from _result(look, weights[0])
 
 
 def _convolution_3d(look: Look) -> Iterator[str]:
