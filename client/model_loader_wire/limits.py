@@ -37,6 +37,14 @@ class Limits:
     """All outputs of one call together."""
     models_per_origin: int | None = None
     """Models that one origin may hold at a time."""
+    loads_per_minute: int | None = None
+    """Loads and inspections that one origin may begin within a minute."""
+    upload_bytes: int | None = None
+    """Model bytes of all loads of one principal that are under way, announced or sent."""
+    calls_in_flight: int | None = None
+    """Calls of one principal that the service relays at a time, waiting ones included."""
+    bytes_in_flight: int | None = None
+    """Inputs of those calls together."""
     load_seconds: float | None = None
     """From the first byte of a model to its being ready."""
     compute_seconds: float | None = None
@@ -97,6 +105,11 @@ DEFAULT_LIMITS = Limits(
     tensor_bytes=256_000_000,
     output_bytes=256_000_000,
     models_per_origin=16,
+    # More than a caller can begin one after the other.
+    loads_per_minute=3000,
+    upload_bytes=1 << 30,
+    calls_in_flight=256,
+    bytes_in_flight=1 << 30,
     load_seconds=30,
     compute_seconds=10,
 )

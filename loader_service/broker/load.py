@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -17,9 +17,17 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 class Load:
     """A load that was admitted; whatever ends it badly ends its worker."""
 
-    def __init__(self, session: Session, header: pb.LoadHeader, limits: Limits) -> None:
+    def __init__(
+        self,
+        session: Session,
+        header: pb.LoadHeader,
+        limits: Limits,
+        count_upload: Callable[[int], None],
+    ) -> None:
         self.header = header
         self.limits = limits
+        self.count_upload = count_upload
+        """Told how many bytes of the model have come; raises Refusal for too many."""
         self._session = session
         self._worker: Worker | None = None
         self._began = monotonic()

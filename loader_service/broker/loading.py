@@ -12,6 +12,7 @@ from loader_service.broker.groups import Owner
 from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
+from loader_service.broker.outstanding import LoadRate, Outstanding
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.reports import read_description, read_summary
@@ -45,6 +46,8 @@ class Loading:
         self._sessions = sessions
         self._supervisor = supervisor
         self._guard = CrashGuard(settings)
+        self._rate = LoadRate()
+        self._uploads = Outstanding("upload_bytes", "too many bytes of uploads at a time")
 
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""
@@ -91,11 +94,15 @@ class Loading:
             raise Refusal(late(longest, longest)) from None
         limits = self._limits(header)
         check_header(header, limits)
+        owner = Owner(session.principal, session.origin)
+        self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, self._settings.leaving_seconds)
-        load = Load(session, header, limits)
+        most = limits.upload_bytes or 0
         try:
-            async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
-                yield load
+            with self._uploads.held(session.principal, header.size, most) as count_upload:
+                load = Load(session, header, limits, count_upload)
+                async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
+                    yield load
         except TimeoutError:
             raise Refusal(late(load.age(), limits.load_seconds or 0)) from None
         finally:
@@ -126,7 +133,7 @@ class Loading:
 
     async def _receive(self, session: Session, load: Load, worker: Worker, parts: Parts) -> bytes:
         """Give the worker its model, unless that is known to end it; returns its SHA-256."""
-        digest = await pass_on(worker, load.header, load.limits, parts)
+        digest = await pass_on(worker, load.header, load.limits, parts, load.count_upload)
         owner = Owner(session.principal, session.origin)
         self._guard.check(owner, digest)
         self._guard.watch(owner, digest, worker)

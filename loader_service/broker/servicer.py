@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from loader_service.broker.edge import Context, edge
 from loader_service.broker.loading import Loading
 from loader_service.broker.messages import description_to_message, limits_to_message
+from loader_service.broker.outstanding import Outstanding
 from loader_service.broker.refusal import refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.rows import (
@@ -22,6 +24,7 @@ from loader_service.broker.upload import FORMATS
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
 from model_loader_wire.frames import Entry
+from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
 
@@ -47,6 +50,8 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self._sessions = sessions
         self._supervisor = supervisor
         self._loading = loading
+        self._calls = Outstanding("calls_in_flight", "too many relayed calls at a time")
+        self._inputs = Outstanding("bytes_in_flight", "too many bytes of relayed calls at a time")
 
     def _session(self, context: Context) -> Session:
         for key, value in context.invocation_metadata() or ():
@@ -125,14 +130,15 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self, request: pb.ComputeRequest, context: Context
     ) -> pb.ComputeReply:
         """Relay a computation."""
-        relay = self._relay(context, request.model_id)
+        relay, limits = self._relay(context, request.model_id)
         entries = [
             Entry(_data_type(tensor.data_type), tuple(tensor.dimensions), len(tensor.data))
             for tensor in request.inputs
         ]
-        answer = await relay.compute(
-            request.signature, entries, [tensor.data for tensor in request.inputs]
-        )
+        with self._in_flight(limits, sum(entry.byte_length for entry in entries)):
+            answer = await relay.compute(
+                request.signature, entries, [tensor.data for tensor in request.inputs]
+            )
         return pb.ComputeReply(
             outputs=[
                 pb.Tensor(
@@ -151,7 +157,9 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self, request: pb.ResetRequest, context: Context
     ) -> pb.ResetReply:
         """Put a relayed model's state back."""
-        await self._relay(context, request.model_id).reset()
+        relay, limits = self._relay(context, request.model_id)
+        with self._in_flight(limits, 0):
+            await relay.reset()
         return pb.ResetReply()
 
     @edge
@@ -194,12 +202,21 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             ]
         )
 
-    def _relay(self, context: Context, model_id: str) -> Relay:
+    @contextmanager
+    def _in_flight(self, limits: Limits, size: int) -> Iterator[None]:
+        """Count a call with so many bytes of inputs; raises Refusal if there are too many."""
+        with (
+            self._calls.held(self._principal, 1, limits.calls_in_flight or 0),
+            self._inputs.held(self._principal, size, limits.bytes_in_flight or 0),
+        ):
+            yield
+
+    def _relay(self, context: Context, model_id: str) -> tuple[Relay, Limits]:
         model = self._session(context).model(model_id)
         model.require_living()
         if model.relay is None:
             raise refuse(Cause.CLOSED, "this model was not loaded to be relayed: it has a channel")
-        return model.relay
+        return model.relay, model.limits
 
 
 def check_version(version: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from loader_service.broker.refusal import over_limit, refuse
 from loader_service.broker.worker import Worker
@@ -47,10 +47,17 @@ def _check_size(size: int, limits: Limits) -> None:
         raise over_limit("model_bytes", size, limits.model_bytes or 0, "the model is too large")
 
 
-async def pass_on(worker: Worker, header: pb.LoadHeader, limits: Limits, parts: Parts) -> bytes:
+async def pass_on(
+    worker: Worker,
+    header: pb.LoadHeader,
+    limits: Limits,
+    parts: Parts,
+    count: Callable[[int], None],
+) -> bytes:
     """Pass the chunks on as they come; returns their SHA-256, which must be the sender's.
 
-    The worker waits for the end of its model, and parses nothing of it before.
+    `count` is told how many bytes have come, and may raise Refusal. The worker waits for the end
+    of its model, and parses nothing of it before.
     """
     announced = header.size
     digest = hashlib.sha256()
@@ -77,6 +84,7 @@ async def pass_on(worker: Worker, header: pb.LoadHeader, limits: Limits, parts: 
                 f"the model was announced with {announced} bytes, more came",
             )
         _check_size(received, limits)
+        count(received)
         chunk = memoryview(part.chunk)
         for start in range(0, len(chunk), MODEL_PIECE):
             piece = chunk[start : start + MODEL_PIECE]

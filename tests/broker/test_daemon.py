@@ -126,6 +126,10 @@ def test_each_flag_is_in_force_and_a_second_daemon_is_status_3(short_folder: Pat
         "tensor_bytes": 1000,
         "output_bytes": 2000,
         "models_per_origin": 1,
+        "loads_per_minute": 50,
+        "upload_bytes": 200_000,
+        "calls_in_flight": 3,
+        "bytes_in_flight": 4000,
         "load_seconds": 20.5,
         "compute_seconds": 1.5,
     }

@@ -69,7 +69,7 @@ class Session(_message.Message):
     def __init__(self, token: _Optional[bytes] = ..., origin: _Optional[str] = ..., service_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("memory_bytes", "cpu_percent", "cpu_seconds", "threads", "processes", "model_bytes", "tensor_bytes", "output_bytes", "models_per_origin", "load_seconds", "compute_seconds")
+    __slots__ = ("memory_bytes", "cpu_percent", "cpu_seconds", "threads", "processes", "model_bytes", "tensor_bytes", "output_bytes", "models_per_origin", "load_seconds", "compute_seconds", "loads_per_minute", "upload_bytes", "calls_in_flight", "bytes_in_flight")
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
     CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,10 @@ class Limits(_message.Message):
     MODELS_PER_ORIGIN_FIELD_NUMBER: _ClassVar[int]
     LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOADS_PER_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     memory_bytes: int
     cpu_percent: int
     cpu_seconds: int
@@ -92,7 +96,11 @@ class Limits(_message.Message):
     models_per_origin: int
     load_seconds: float
     compute_seconds: float
-    def __init__(self, memory_bytes: _Optional[int] = ..., cpu_percent: _Optional[int] = ..., cpu_seconds: _Optional[int] = ..., threads: _Optional[int] = ..., processes: _Optional[int] = ..., model_bytes: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., models_per_origin: _Optional[int] = ..., load_seconds: _Optional[float] = ..., compute_seconds: _Optional[float] = ...) -> None: ...
+    loads_per_minute: int
+    upload_bytes: int
+    calls_in_flight: int
+    bytes_in_flight: int
+    def __init__(self, memory_bytes: _Optional[int] = ..., cpu_percent: _Optional[int] = ..., cpu_seconds: _Optional[int] = ..., threads: _Optional[int] = ..., processes: _Optional[int] = ..., model_bytes: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., models_per_origin: _Optional[int] = ..., load_seconds: _Optional[float] = ..., compute_seconds: _Optional[float] = ..., loads_per_minute: _Optional[int] = ..., upload_bytes: _Optional[int] = ..., calls_in_flight: _Optional[int] = ..., bytes_in_flight: _Optional[int] = ...) -> None: ...
 
 class FormatsRequest(_message.Message):
     __slots__ = ()
