@@ -348,6 +348,18 @@ def ratio_of_scales() -> bytes:
     return _quantized(*each)
 
 
+def sum_without_shift() -> bytes:
+    """ADD of int16 with an output scale of 1e-30: both runtimes abort."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    kind, usual = TensorType.INT16, Quantization.per_tensor(1.0)
+    x = graph.input("x", kind, (1, 32, 32), quantization=usual)
+    y = graph.tensor("y", kind, (1, 32, 32), quantization=Quantization.per_tensor(1e-30))
+    graph.operator(Op.ADD, [x, x], [y], version=2, pot_scale_int16=False)
+    graph.output(y)
+    return model.write()
+
+
 def _scaled(scale: float, zero_point: int) -> bytes:
     usual = Quantization.per_tensor(1.0)
     return _quantized(Quantization.per_tensor(scale, zero_point), usual, usual)
@@ -417,6 +429,7 @@ REGRESSIONS = (
     Regression(
         mirrored_too_far, "a fault in tflite-runtime 2.14", "mirrors 127 of 1 in dimension 1"
     ),
+    Regression(sum_without_shift, "an abort of both runtimes", "the ratio 1 to 1e-30"),
     Regression(stride_of_zero, "class: division by zero", "stride_w is 0"),
     Regression(huge_scratch, "class: huge scratch", "the unrolled image would take"),
     Regression(strings_out_of_order, "class: string buffers", "out of order or range"),

@@ -19,13 +19,21 @@ from loader_service.runtime.verifier.structure import Record, Span
 LARGEST_SCALE = 2.0**31
 """Also of the ratio of an operator's scales: a shift of more bits does not fit the kernels."""
 
+SMALLEST_SCALE = 2.0**-126
+"""Below it a float32 is not normalized, and XNNPACK takes none such; 0 is left to the kernels."""
+
 _RANGES = {
     TensorType.INT8: (-(2**7), 2**7 - 1),
     TensorType.UINT8: (0, 2**8 - 1),
     TensorType.INT16: (-(2**15), 2**15 - 1),
 }
-_MULTIPLIED = frozenset((Op.CONV_2D, Op.DEPTHWISE_CONV_2D, Op.FULLY_CONNECTED, Op.TRANSPOSE_CONV))
-"""Operators that scale by input × weights ÷ output."""
+_MULTIPLIED = frozenset(
+    (Op.CONV_2D, Op.DEPTHWISE_CONV_2D, Op.FULLY_CONNECTED, Op.TRANSPOSE_CONV, Op.MUL)
+)
+"""Operators that scale by first × second ÷ output."""
+
+_ADDED = frozenset((Op.ADD, Op.SUB))
+"""Operators that scale by the greater of their inputs ÷ output."""
 
 
 def broken_quantization(data: bytes, tensor: Tensor, record: Record) -> Iterator[str]:
@@ -47,6 +55,8 @@ def broken_quantization(data: bytes, tensor: Tensor, record: Record) -> Iterator
         # A comparison with NaN is false.
         if not (least >= 0 and most <= LARGEST_SCALE):
             yield f"its scales reach from {least:g} to {most:g}"
+        elif 0 < least < SMALLEST_SCALE:
+            yield f"its scale {least:g} is not a normalized number"
     allowed = _RANGES.get(tensor.type)  # type: ignore[call-overload]
     if zero_point and allowed is not None:
         least, most = _extent(data, zero_point, "q")
@@ -56,7 +66,8 @@ def broken_quantization(data: bytes, tensor: Tensor, record: Record) -> Iterator
 
 def broken_ratio(data: bytes, operator: Operator) -> Iterator[str]:
     """Yield, in words, a ratio of scales that the kernel cannot hold."""
-    if operator.code not in _MULTIPLIED:
+    added = operator.code in _ADDED
+    if not added and operator.code not in _MULTIPLIED:
         return
     tensors = operator.graph.tensors
     # TRANSPOSE_CONV has its output's shape first, then weights and image: the product is the same.
@@ -69,7 +80,8 @@ def broken_ratio(data: bytes, operator: Operator) -> Iterator[str]:
         if record is None or not record["scale"] or tensor.type not in _RANGES:
             return
         extents.append(_extent(data, record["scale"], "f"))
-    product, divisor = extents[0][1] * extents[1][1], extents[2][0]
+    left, right, divisor = extents[0][1], extents[1][1], extents[2][0]
+    product = max(left, right) if added else left * right
     if divisor <= 0 or product / divisor >= LARGEST_SCALE:
         yield f"its scales give the ratio {product:g} to {divisor:g}"
 
