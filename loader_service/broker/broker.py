@@ -7,9 +7,11 @@ import logging
 import os
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from loader_service.broker.attach import AttachServer
 from loader_service.broker.directory import Directory
+from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
 from loader_service.broker.servicer import Servicer
 from loader_service.broker.sessions import Session, Sessions
@@ -72,6 +74,7 @@ class Broker:
                 await asyncio.wait([self._accepting])
             if self._attach is not None:
                 await self._attach.stop()
+            self._supervisor.readiness.set(False)
             self._sessions.service_ends()
             servers = [server for server, _ in self._servers.values()]
             await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
@@ -101,6 +104,8 @@ class Broker:
                     principal, self._settings, self._sessions, self._supervisor, self._loading
                 )
                 pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+                health = Health(principal, self._sessions, self._supervisor.readiness)
+                health_pb2_grpc.add_HealthServicer_to_server(health, server)
                 server.add_insecure_port(f"unix:{path}")
                 await server.start()
                 self._directory.give_room(principal, SOCKET)

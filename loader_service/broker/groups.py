@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loader_service.broker.refusal import refuse
 from loader_service.broker.settings import Settings
+from loader_service.broker.worker import Worker
 from loader_service.sandbox import cgroup
 from loader_service.sandbox.policy import tasks_for
+from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
 
 
@@ -44,4 +47,23 @@ class Groups:
         return self._tree.create(
             f"{principal}/{cgroup.safe_name(owner.origin)}/worker-{self._serial}",
             cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
+        )
+
+
+def add_layers(worker: Worker, tree: cgroup.Tree | None) -> None:
+    """Add to a worker's report what its group holds, or why that is missing."""
+    held = tree.layers if tree is not None else frozenset()
+    worker.layers = tuple(sorted({*worker.layers, *held}))
+    for controller, layer in cgroup.CONTROLLER_LAYERS.items():
+        if layer not in held:
+            worker.missing[layer] = f"no writable cgroup with the {controller} controller"
+
+
+def check_enforceable(limits: Limits, tree: cgroup.Tree | None) -> None:
+    """Raise Refusal for a limit that this host cannot enforce."""
+    if limits.cpu_percent is not None and not (tree and tree.holds("cpu")):
+        raise refuse(
+            Cause.UNSUPPORTED,
+            "the limit cpu_percent needs a writable cpu cgroup, which this host does not give "
+            "the service; see `model-loader doctor`",
         )

@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from loader_service.broker.cleaning import reap_strangers
-from loader_service.broker.groups import Groups, Owner
+from loader_service.broker.groups import Groups, Owner, add_layers, check_enforceable
 from loader_service.broker.last_words import LastWords
+from loader_service.broker.readiness import Readiness
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
@@ -39,7 +40,10 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._births: set[asyncio.Task[Worker]] = set()
         self._watching: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._stopping = False
+        self.readiness = Readiness()
+        """Whether workers can be made, as the last birth showed."""
         self.layers: tuple[str, ...] = ()
         self.missing: dict[str, str] = {}
         self.runtime = Warm("", "")
@@ -56,11 +60,21 @@ class Supervisor:
             self.runtime = await self._zygotes.own.warmed(self._settings.start_seconds)
         except ZygoteGone as error:
             raise refuse(Cause.UNAVAILABLE, f"no runtime could be started: {error}") from None
+        worker = await self._rehearse()
+        self.layers, self.missing = worker.layers, worker.missing
+        self._watching = asyncio.create_task(self._watch())
+        self.readiness.set(True)
+
+    async def _rehearse(self) -> Worker:
         owner = Owner(os.geteuid(), "rehearsal")
         worker = await self.spawn(owner, self._settings.limits, Task.REHEARSE, 1, 0)
-        self.layers, self.missing = worker.layers, worker.missing
         await worker.verdict()
-        self._watching = asyncio.create_task(self._watch())
+        return worker
+
+    async def _recover(self) -> None:
+        """Try whether workers can be made again: who looks at the health first loads nothing."""
+        with suppress(Refusal, OSError):
+            await self._rehearse()
 
     @property
     def memory_held_by(self) -> str:
@@ -71,12 +85,7 @@ class Supervisor:
 
     def check_enforceable(self, limits: Limits) -> None:
         """Raise Refusal for a limit that this host cannot enforce."""
-        if limits.cpu_percent is not None and not (self._tree and self._tree.holds("cpu")):
-            raise refuse(
-                Cause.UNSUPPORTED,
-                "the limit cpu_percent needs a writable cpu cgroup, which this host does not give "
-                "the service; see `model-loader doctor`",
-            )
+        check_enforceable(limits, self._tree)
 
     async def spawn(
         self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int
@@ -113,7 +122,7 @@ class Supervisor:
         except BaseException:
             worker.kill(Failure(Cause.CANCELLED, "the worker is not needed any more"))
             raise
-        self._add_cgroup_layers(worker)
+        add_layers(worker, self._tree)
         return worker
 
     async def _birth(self, owner: Owner, limits: Limits, tasks: int) -> Worker:
@@ -131,6 +140,8 @@ class Supervisor:
 
     def _birth_over(self, birth: asyncio.Task[Worker]) -> None:
         self._births.discard(birth)
+        if self._watching is not None and not birth.cancelled():
+            self.readiness.set(birth.exception() is None and not self._stopping)
         self._reap()
 
     async def _born(self, zygote: Zygote, owner: Owner, limits: Limits, tasks: int) -> Worker:
@@ -185,13 +196,6 @@ class Supervisor:
                 raise Refusal(await worker.end(reason)) from None
         return worker
 
-    def _add_cgroup_layers(self, worker: Worker) -> None:
-        held = self._tree.layers if self._tree is not None else frozenset()
-        worker.layers = tuple(sorted({*worker.layers, *held}))
-        for controller, layer in cgroup.CONTROLLER_LAYERS.items():
-            if layer not in held:
-                worker.missing[layer] = f"no writable cgroup with the {controller} controller"
-
     def _ended(self, worker: Worker) -> None:
         """Give back what a dead worker held."""
         self._workers.pop(worker.pid, None)
@@ -218,6 +222,8 @@ class Supervisor:
             due = loop.time() - pinged >= settings.ping_seconds
             if due:
                 pinged = loop.time()
+                if not self.readiness.ready and (self._recovery is None or self._recovery.done()):
+                    self._recovery = asyncio.create_task(self._recover())
             for worker in list(self._workers.values()):
                 if due:
                     worker.ping()
@@ -227,12 +233,13 @@ class Supervisor:
     async def stop(self) -> None:
         """End every worker and zygote, and remove the cgroups."""
         self._stopping = True
-        if self._watching is not None:
-            self._watching.cancel()
+        self.readiness.set(False)
+        for task in filter(None, (self._watching, self._recovery)):
+            task.cancel()
         if self._births:
             await asyncio.wait(self._births, timeout=self._settings.spawn_seconds)
-        ended = Failure(Cause.CLOSED, "the service ended")
-        await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
+        over = Failure(Cause.CLOSED, "the service ended")
+        await asyncio.gather(*(worker.end(over) for worker in list(self._workers.values())))
         await self._zygotes.end()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         if self._tree is not None:

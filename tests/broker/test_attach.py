@@ -244,10 +244,12 @@ with RawSession(directory) as session:
         assert len(children(service.pid)) == 2
 
 
-def as_user(program: str, uid: int, directory: Path) -> list[str]:
+def as_user(
+    program: str, uid: int, directory: Path, imports: str = "tests.support.raw_client"
+) -> list[str]:
     """Run a program that becomes another user when it has imported everything."""
     prepare = f"""
-import os, tests.support.raw_client, loader_service.writer.small
+import os, {imports}, tests.support.raw_client, loader_service.writer.small
 os.setgroups([])
 os.setresgid({uid}, {uid}, {uid})
 os.setresuid({uid}, {uid}, {uid})

@@ -64,7 +64,9 @@ def another_user_is_served(service: Service) -> None:
     """Where root runs the tests, load and compute as another user."""
     if os.geteuid() == 0:
         service.directory.chmod(0o755)
-        assert as_user(LOADS_AND_COMPUTES, STRANGER, service.directory) == ["1"]
+        assert as_user(
+            LOADS_AND_COMPUTES, STRANGER, service.directory, "tests.broker.conftest"
+        ) == ["1"]
 
 
 class Clock:
@@ -176,6 +178,7 @@ def test_upload_bytes() -> None:
         limit, value, maximum = over(lambda: session.load(big, size=0))
         assert (limit, maximum) == ("upload_bytes", 200_000)
         assert 200_000 < value <= len(big)
+        service.wait_for_workers([])
         slow = SlowUpload(199_000)
         pending = pool.submit(session.send_load, slow.parts())
         # It holds what it announced as soon as it has a worker.
