@@ -91,6 +91,12 @@ def _extent(data: bytes, span: Span, code: str) -> tuple[float, float]:
     if span.length == 1:
         (value,) = struct.unpack_from("<" + code, data, span.start)
         return value, value
-    dtype = "<f4" if code == "f" else "<i8"
-    values = np.frombuffer(data, dtype, span.length, span.start)
-    return values.min().item(), values.max().item()
+    if code == "f":
+        values = np.frombuffer(data, "<f4", span.length, span.start)
+    else:
+        # Zero points of channels are zeros in all but odd files.
+        size = 8 * span.length
+        if data.count(0, span.start, span.start + size) == size:
+            return 0, 0
+        values = np.frombuffer(data, "<i8", span.length, span.start)
+    return np.minimum.reduce(values).item(), np.maximum.reduce(values).item()

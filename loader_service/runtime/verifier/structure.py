@@ -77,8 +77,9 @@ class _Layout(NamedTuple):
 
     read: struct.Struct
     names: tuple[str, ...]
-    offsets: tuple[tuple[int, int, Field], ...]
-    """Place among the values read and in the table, of fields that are followed."""
+    offsets: tuple[tuple[int, int, Field, str, int], ...]
+    """Fields that are followed: place among the values read, place in the table, the field, and
+    the code and width of a vector's numbers (width 0 for another kind)."""
     wide: tuple[int, ...]
     """Offsets of eight-byte numbers, whose alignment depends on the table's place."""
     size: int
@@ -135,20 +136,19 @@ class Structure:
         values = layout.read.unpack_from(self.data, position)
         record = layout.absent.copy()
         record.update(zip(layout.names, values, strict=True))
-        for number, offset, field in layout.offsets:
-            record[field.name] = self._value(
-                field, record, position + offset, values[number], place
-            )
+        for number, offset, field, code, width in layout.offsets:
+            origin, step = position + offset, values[number]
+            if step == 0 or origin + step + _OFFSET_SIZE > self._size:
+                raise InvalidModel(f"{place}.{field.name}: its offset leads out of the file")
+            if width:
+                found = self._vector(origin + step, width, code, place, field)
+            else:
+                found = self._value(field, record, origin + step, place)
+            record[field.name] = found
         return record
 
-    def _value(self, field: Field, record: Record, origin: int, step: int, place: str) -> Any:
-        """Follow the offset `step`, which lies at `origin` and counts from there."""
-        target = origin + step
-        if step == 0 or target + _OFFSET_SIZE > self._size:
-            raise InvalidModel(f"{place}.{field.name}: its offset leads out of the file")
-        if isinstance(field, VectorField):
-            code = field.scalar.value[-1]
-            return self._vector(target, struct.calcsize(field.scalar.value), code, place, field)
+    def _value(self, field: Field, record: Record, target: int, place: str) -> Any:
+        """Read what a field's offset leads to, other than a vector of numbers."""
         if isinstance(field, TextField):
             span = self._vector(target, 1, "B", place, field)
             end = span.start + span.length
@@ -240,7 +240,7 @@ class Structure:
             struct.Struct("".join(codes)),
             tuple(field.name for _, _, field in present),
             tuple(
-                (number, offset, field)
+                (number, offset, field, *_element(field))
                 for number, (offset, _, field) in enumerate(present)
                 if not isinstance(field, ScalarField)
             ),
@@ -250,3 +250,11 @@ class Structure:
         )
         self._layouts[key] = layout
         return layout
+
+
+def _element(field: Field) -> tuple[str, int]:
+    """The code and width of a vector's numbers; width 0 for what is no such vector."""
+    if not isinstance(field, VectorField):
+        return "", 0
+    code = field.scalar.value
+    return code[-1], struct.calcsize(code)
