@@ -23,7 +23,7 @@ TERMINAL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e"
 @pytest.fixture(scope="module")
 def lone_service() -> Iterator[ProbeService]:
     """Little memory, little time."""
-    with ProbeService(limits={"compute_seconds": 2, "memory_bytes": MEMORY}) as service:
+    with ProbeService(limits={"compute_seconds": 4, "memory_bytes": MEMORY}) as service:
         yield service
 
 
