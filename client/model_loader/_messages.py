@@ -83,9 +83,10 @@ def failure_of_status(code: str, details: str, trailers: object) -> Failure:
     cause = _CAUSE_OF_CODE.get(code, Cause.INTERNAL)
     message = printable(details) or code
     if cause is Cause.UNAVAILABLE:
+        # What gRPC says of its sockets helps nobody who has no service to look at.
         message = (
-            f"the Model Loader service does not answer ({message}); it may have ended: "
-            "open a new context, and load the model again"
+            "the Model Loader service does not answer; it may have ended: open a new context, and "
+            "load the model again"
         )
     elif cause is Cause.TIMEOUT:
         message = "the deadline passed before the service answered"

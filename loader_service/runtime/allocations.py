@@ -82,8 +82,8 @@ class AllocationWatch:
         held = max(held_bytes() - self._held_before, 0)
         value = max(held + wanted_bytes, self.memory_bytes + 1)
         return LimitReached(
-            f"the model needs more memory than memory_bytes={self.memory_bytes} allows: "
-            f"{held} bytes were held and an allocation was refused; about {value} are needed",
+            f"the model needs more memory than memory_bytes={self.memory_bytes} allows: an "
+            f"allocation was refused while {held} bytes were held",
             "memory_bytes",
             value,
             self.memory_bytes,
