@@ -60,8 +60,8 @@ class Supervisor:
             self.runtime = await self._zygotes.own.warmed(self._settings.start_seconds)
         except ZygoteGone as error:
             raise refuse(Cause.UNAVAILABLE, f"no runtime could be started: {error}") from None
-        worker = await self._rehearse()
-        self.layers, self.missing = worker.layers, worker.missing
+        rehearsed = await self._rehearse()
+        self.layers, self.missing = rehearsed.layers, rehearsed.missing
         self._watching = asyncio.create_task(self._watch())
         self.readiness.set(True)
 
@@ -219,8 +219,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
-            due = loop.time() - pinged >= settings.ping_seconds
-            if due:
+            if due := loop.time() - pinged >= settings.ping_seconds:
                 pinged = loop.time()
                 if not self.readiness.ready and (self._recovery is None or self._recovery.done()):
                     self._recovery = asyncio.create_task(self._recover())
@@ -238,8 +237,8 @@ class Supervisor:
             task.cancel()
         if self._births:
             await asyncio.wait(self._births, timeout=self._settings.spawn_seconds)
-        over = Failure(Cause.CLOSED, "the service ended")
-        await asyncio.gather(*(worker.end(over) for worker in list(self._workers.values())))
+        ended = Failure(Cause.CLOSED, "the service ended")
+        await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
         await self._zygotes.end()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         if self._tree is not None:
