@@ -60,8 +60,10 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, allowed):
                 kinds = " or ".join(kind.__name__ for kind in allowed)
                 raise TypeError(f"limit {field.name} must be {kinds}, not {type(value).__name__}")
-            if not 0 < value < 2**53:
-                raise ValueError(f"limit {field.name} must be above zero and below 2**53, not {value}")
+            if not value > 0:
+                raise ValueError(f"limit {field.name} must be above zero, not {value}")
+            if not value < 2**53:
+                raise ValueError(f"limit {field.name} must be below 2**53, not {value}")
 
     def lowered_by(self, wish: Limits) -> Limits:
         """These limits with each value that `wish` sets; raises LimitRaised for a higher one."""
