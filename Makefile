@@ -22,7 +22,7 @@ TFLITE_TESTS = $(wildcard tests/runtime tests/writer tests/wire tests/client tes
 
 PYTEST = .venv/bin/python -m tests.support.run_pytest
 PYTEST_AS_USER = .venv/bin/python -m tests.support.as_user
-PYTEST_TFLITE = .venv-tflite/bin/python -m tests.support.run_pytest
+PYTEST_TFLITE = MODEL_LOADER_TEST_RUNTIMES=tflite-runtime .venv-tflite/bin/python -m tests.support.run_pytest
 NONE_IS_FINE = || test $$? -eq 5 # pytest's status for "no test was selected"
 
 .PHONY: help
@@ -100,7 +100,7 @@ test-slow: install ## what takes longer
 	$(PYTEST) -m slow tests
 
 .PHONY: bench
-bench: install ## measure a call, a load and a worker against running in process (ten minutes)
+bench: install ## measure a call, a load and a worker against running in process (five minutes)
 	.venv/bin/python -m benchmarks
 
 .PHONY: lint

@@ -62,7 +62,8 @@ def _manager() -> str | None:
     if os.geteuid() == 0:
         return "--system" if Path("/run/systemd/system").is_dir() else None
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    has_bus = runtime is not None and Path(runtime, "bus").exists()
+    # os.path: a folder that this user may not enter has no bus for it, and is no error.
+    has_bus = runtime is not None and os.path.exists(os.path.join(runtime, "bus"))
     return "--user" if has_bus or "DBUS_SESSION_BUS_ADDRESS" in os.environ else None
 
 

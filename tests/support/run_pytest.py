@@ -36,10 +36,16 @@ NO_TESTS = 5
 
 
 def private_environment(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with temp and runtime folders below `folder`, made 0700."""
+    """Return `environment` with temp and runtime folders below `folder`.
+
+    Nobody else can list them; tests that root runs as another user can pass through them.
+    """
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    folder.chmod(mode)
     changed = dict(environment)
     for name, place in (("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")):
-        (folder / place).mkdir(mode=0o700)
+        (folder / place).mkdir()
+        (folder / place).chmod(mode)
         changed[name] = str(folder / place)
     changed.pop("MODEL_LOADER_ADDRESS", None)
     return changed
