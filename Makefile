@@ -23,6 +23,8 @@ TFLITE_TESTS = $(wildcard tests/runtime tests/writer tests/wire tests/client tes
 PYTEST = .venv/bin/python -m tests.support.run_pytest
 PYTEST_AS_USER = .venv/bin/python -m tests.support.as_user
 PYTEST_TFLITE = MODEL_LOADER_TEST_RUNTIMES=tflite-runtime .venv-tflite/bin/python -m tests.support.run_pytest
+# Files of tests in their order, so that the sandbox's come before any that use gRPC.
+TWO_AT_A_TIME = -n 2 --dist loadfile --no-loadscope-reorder
 NONE_IS_FINE = || test $$? -eq 5 # pytest's status for "no test was selected"
 
 .PHONY: help
@@ -49,8 +51,8 @@ ifeq ($(PYTHON311),)
 on_second_runtime = @echo "the second runtime needs Python 3.11, which is not here: not tested"
 else
 on_second_runtime = @$(MAKE) .venv-tflite/installed && \
-	echo '$(PYTEST_TFLITE) -m "$(1)" $(TFLITE_TESTS)' && \
-	$(PYTEST_TFLITE) -m "$(1)" $(TFLITE_TESTS)
+	echo '$(PYTEST_TFLITE) $(TWO_AT_A_TIME) -m "$(1)" $(TFLITE_TESTS)' && \
+	$(PYTEST_TFLITE) $(TWO_AT_A_TIME) -m "$(1)" $(TFLITE_TESTS)
 endif
 
 .venv/installed: pyproject.toml
@@ -83,7 +85,7 @@ test: lint types test-main test-tflite test-user ## lint, types and all tests bu
 
 .PHONY: test-main
 test-main: install ## the tests, as the user who runs make
-	$(PYTEST) -m "not slow" tests
+	$(PYTEST) $(TWO_AT_A_TIME) -m "not slow" tests
 
 .PHONY: test-tflite
 test-tflite: ## the same with the second runtime, NumPy 1 and protobuf 6 (needs Python 3.11)
