@@ -118,8 +118,6 @@ def test_large_model_comes_in_chunks(service: FakeService, loader: ml.MLModelLoa
 @pytest.mark.parametrize(
     "source", [None, 5, [1, 2], {"a": 1}, object()], ids=lambda source: type(source).__name__
 )
-    "source", [None, 5, [1, 2], {"a": 1}, object()], ids=lambda source: type(source).__name__
-)
 def test_other_kinds_are_refused(loader: ml.MLModelLoader, source: Any) -> None:
     with pytest.raises(ml.ConstraintError, match="bytes-like object, a path or a binary") as caught:
         loader.load(source)
