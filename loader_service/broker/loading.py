@@ -96,7 +96,7 @@ class Loading:
         check_header(header, limits)
         owner = Owner(session.principal, session.origin)
         self._rate.count(owner, limits.loads_per_minute or 0)
-        await self._sessions.admit(session, self._settings.leaving_seconds)
+        await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most = limits.upload_bytes or 0
         try:
             with self._uploads.held(session.principal, header.size, most) as count_upload:

@@ -83,20 +83,24 @@ class Sessions:
         """Return the principal's sessions."""
         return [item for item in self._by_token.values() if item.principal == principal]
 
-    def reserve(self, session: Session) -> None:
-        """Count a model that is about to be loaded; raises Refusal if there are too many."""
+    def reserve(self, session: Session, lowered: Limits | None = None) -> None:
+        """Count a model that is about to be loaded; raises Refusal if there are too many.
+
+        `lowered` holds the limits of this load, if they are not the service's own.
+        """
+        limits = lowered or self._limits
         mine = self.of_principal(session.principal)
         for limit, sessions in (
             ("models_per_origin", [item for item in mine if item.origin == session.origin]),
             ("processes", mine),
         ):
             count = sum(item.loading + _living(item) for item in sessions)
-            maximum = getattr(self._limits, limit)
+            maximum = getattr(limits, limit)
             if count + 1 > maximum:
                 raise over_limit(limit, count + 1, maximum, "too many models at a time")
         session.loading += 1
 
-    async def admit(self, session: Session, seconds: float) -> None:
+    async def admit(self, session: Session, limits: Limits, seconds: float) -> None:
         """Reserve, and wait for so long for a model that its owner has just dropped to be gone.
 
         Nobody waits for the end of a model that is only let go of, as a variable's old value is.
@@ -104,7 +108,7 @@ class Sessions:
         ends = monotonic() + seconds
         while True:
             try:
-                self.reserve(session)
+                self.reserve(session, limits)
             except Refusal:
                 if monotonic() >= ends:
                     raise

@@ -172,6 +172,18 @@ def test_processes() -> None:
         assert [model.compute(ONE) for model in models] == [2, 2]
 
 
+@pytest.mark.parametrize("limit", ["models_per_origin", "processes"])
+def test_counts_can_be_lowered_for_a_context(connection: ml.Connection, limit: str) -> None:
+    with ml.connect(connection.address, origin=f"few {limit}") as few:
+        loader = ml.MLModelLoader(ml.create_context(connection=few))
+        with loader.load(small.add()) as model:
+            with pytest.raises(ml.QuotaExceededError) as error:
+                load(few, small.add(), **{limit: 1})
+            assert caught_limit(error)[0] == limit
+            assert caught_limit(error)[2] == 1
+            assert model.compute(ONE) == 2
+
+
 def test_a_limit_can_only_be_lowered(connection: ml.Connection) -> None:
     with pytest.raises(ml.QuotaExceededError) as error:
         load(connection, small.add(), memory_bytes=1 << 40)
