@@ -68,7 +68,10 @@ class Supervisor:
     async def _rehearse(self) -> Worker:
         owner = Owner(os.geteuid(), "rehearsal")
         worker = await self.spawn(owner, self._settings.limits, Task.REHEARSE, 1, 0)
-        await worker.verdict()
+        ending = await worker.verdict()
+        if ending.cause is not Cause.CLOSED:
+            # Locked down, but on its way out it did what the sandbox forbids here.
+            raise Refusal(ending)
         return worker
 
     async def _recover(self) -> None:

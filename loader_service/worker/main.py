@@ -43,6 +43,11 @@ def run(runtime: Runtime, namespaces: lockdown.Outcome, inherited_bytes: int) ->
         return _live(runtime, control, channel, namespaces, inherited_bytes)
     except (BrokerGone, ConnectionError):
         return 0
+    finally:
+        # A socket object that goes while it is open asks for its name, to complain by it: that
+        # system call would end a worker that ends well as one that broke its rules.
+        control.detach()
+        channel.detach()
 
 
 def _live(

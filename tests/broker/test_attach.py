@@ -264,3 +264,12 @@ os.setresuid({uid}, {uid}, {uid})
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_a_worker_whose_channel_ends_ends_well(session: RawSession) -> None:
+    """It does nothing on its way out that its sandbox forbids: the verdict is no violation."""
+    for _ in range(3):
+        reply = session.load(small.add())
+        session.channel(reply.model_id).close()
+        request = pb.GetModelRequest(model_id=reply.model_id, wait_seconds=20)
+        assert session.call("GetModel", request).detail.cause == "closed"

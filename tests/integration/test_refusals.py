@@ -91,6 +91,16 @@ def test_models_of_our_own_that_cannot_run(
 
 
 @pytest.mark.usefixtures("bystander")
+def test_refusals_and_forgotten_models_are_no_crashes(loader: ml.MLModelLoader) -> None:
+    """However often: the crash-loop guard counts only workers that died."""
+    for _ in range(8):
+        with pytest.raises(ml.NotSupportedError):
+            loader.load(hostile.custom_operator())
+    for _ in range(8):
+        assert loader.load(small.add(5)).compute(ONE) == 6
+
+
+@pytest.mark.usefixtures("bystander")
 def test_an_index_out_of_range_fails_and_the_model_stays(loader: ml.MLModelLoader) -> None:
     with loader.load(hostile.gather()) as model:
         (info,) = model.inputs()
