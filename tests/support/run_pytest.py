@@ -72,6 +72,8 @@ def wait_reaping(pid: int) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run pytest; returns its exit status, or 1 when something was left behind."""
     become_subreaper()
+    # A shell starts what runs in the background with Ctrl-C ignored; the tests of it need it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     trees_before = orphaned_trees()
     folder = Path(tempfile.mkdtemp(prefix="mlt-", dir="/tmp"))
     try:
