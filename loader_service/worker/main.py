@@ -17,6 +17,7 @@ from loader_service.worker.control import (
     LONGEST_FROM_WORKER,
     BadMessage,
     Message,
+    pack,
     pack_fields,
     unpack_fields,
 )
@@ -26,6 +27,7 @@ from loader_service.worker.receiving import BrokerGone, receive, receive_model
 from loader_service.worker.serving import Serving, prepare_channel
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import model_to_values
+from model_loader_wire.frames import pack_failure
 
 CONTROL = 3
 CHANNEL = 4
@@ -105,14 +107,7 @@ def _above(inherited_bytes: int, data_bytes: int) -> int:
 
 
 def _say_failed(control: socket.socket, failure: Failure) -> None:
-    fields = {
-        "cause": failure.cause.value,
-        "message": failure.message,
-        "limit": failure.limit,
-        "value": failure.value,
-        "maximum": failure.maximum,
-    }
-    _send(control, pack_fields(Message.FAILED, fields))
+    _send(control, pack(Message.FAILED, pack_failure(failure)))
 
 
 def _send_facts(control: socket.socket, kind: Message, fields: dict[str, object]) -> None:
