@@ -25,23 +25,27 @@ _sym_db = _symbol_database.Default()
 from model_loader_wire.v1 import model_loader_pb2 as model__loader_dot_v1_dot_model__loader__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodel_loader/v1/attach.proto\x12\x0fmodel_loader.v1\x1a\"model_loader/v1/model_loader.proto\"\x7f\n\rAttachRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.model_loader.v1.HelloH\x00\x12:\n\x0freceive_channel\x18\x02 \x01(\x0b\x32\x1f.model_loader.v1.ReceiveChannelH\x00\x42\t\n\x07request\"1\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06origin\x18\x02 \x01(\t\"\"\n\x0eReceiveChannel\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x9f\x01\n\x0b\x41ttachReply\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.model_loader.v1.WelcomeH\x00\x12+\n\x07\x63hannel\x18\x02 \x01(\x0b\x32\x18.model_loader.v1.ChannelH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.model_loader.v1.ErrorDetailH\x00\x42\x07\n\x05reply\"G\n\x07Welcome\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.model_loader.v1.Session\x12\x11\n\tgrpc_path\x18\x02 \x01(\t\"\x1b\n\x07\x43hannel\x12\x10\n\x08model_id\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmodel_loader/v1/attach.proto\x12\x0fmodel_loader.v1\x1a\"model_loader/v1/model_loader.proto\"\xb3\x01\n\rAttachRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.model_loader.v1.HelloH\x00\x12:\n\x0freceive_channel\x18\x02 \x01(\x0b\x32\x1f.model_loader.v1.ReceiveChannelH\x00\x12\x32\n\x0boffer_model\x18\x03 \x01(\x0b\x32\x1b.model_loader.v1.OfferModelH\x00\x42\t\n\x07request\"1\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06origin\x18\x02 \x01(\t\"\"\n\x0eReceiveChannel\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x1a\n\nOfferModel\x12\x0c\n\x04size\x18\x01 \x01(\x04\"\xcc\x01\n\x0b\x41ttachReply\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.model_loader.v1.WelcomeH\x00\x12+\n\x07\x63hannel\x18\x02 \x01(\x0b\x32\x18.model_loader.v1.ChannelH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.model_loader.v1.ErrorDetailH\x00\x12+\n\x07offered\x18\x04 \x01(\x0b\x32\x18.model_loader.v1.OfferedH\x00\x42\x07\n\x05reply\"G\n\x07Welcome\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.model_loader.v1.Session\x12\x11\n\tgrpc_path\x18\x02 \x01(\t\"\x1b\n\x07\x43hannel\x12\x10\n\x08model_id\x18\x01 \x01(\t\"\x18\n\x07Offered\x12\r\n\x05offer\x18\x01 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'model_loader.v1.attach_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTACHREQUEST']._serialized_start=85
-  _globals['_ATTACHREQUEST']._serialized_end=212
-  _globals['_HELLO']._serialized_start=214
-  _globals['_HELLO']._serialized_end=263
-  _globals['_RECEIVECHANNEL']._serialized_start=265
-  _globals['_RECEIVECHANNEL']._serialized_end=299
-  _globals['_ATTACHREPLY']._serialized_start=302
-  _globals['_ATTACHREPLY']._serialized_end=461
-  _globals['_WELCOME']._serialized_start=463
-  _globals['_WELCOME']._serialized_end=534
-  _globals['_CHANNEL']._serialized_start=536
-  _globals['_CHANNEL']._serialized_end=563
+  _globals['_ATTACHREQUEST']._serialized_start=86
+  _globals['_ATTACHREQUEST']._serialized_end=265
+  _globals['_HELLO']._serialized_start=267
+  _globals['_HELLO']._serialized_end=316
+  _globals['_RECEIVECHANNEL']._serialized_start=318
+  _globals['_RECEIVECHANNEL']._serialized_end=352
+  _globals['_OFFERMODEL']._serialized_start=354
+  _globals['_OFFERMODEL']._serialized_end=380
+  _globals['_ATTACHREPLY']._serialized_start=383
+  _globals['_ATTACHREPLY']._serialized_end=587
+  _globals['_WELCOME']._serialized_start=589
+  _globals['_WELCOME']._serialized_end=660
+  _globals['_CHANNEL']._serialized_start=662
+  _globals['_CHANNEL']._serialized_end=689
+  _globals['_OFFERED']._serialized_start=691
+  _globals['_OFFERED']._serialized_end=715
 # @@protoc_insertion_point(module_scope)

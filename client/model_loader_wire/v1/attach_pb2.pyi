@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "receive_channel")
+    __slots__ = ("hello", "receive_channel", "offer_model")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RECEIVE_CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    OFFER_MODEL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     receive_channel: ReceiveChannel
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., receive_channel: _Optional[_Union[ReceiveChannel, _Mapping]] = ...) -> None: ...
+    offer_model: OfferModel
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., receive_channel: _Optional[_Union[ReceiveChannel, _Mapping]] = ..., offer_model: _Optional[_Union[OfferModel, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "origin")
@@ -28,15 +30,23 @@ class ReceiveChannel(_message.Message):
     model_id: str
     def __init__(self, model_id: _Optional[str] = ...) -> None: ...
 
+class OfferModel(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
 class AttachReply(_message.Message):
-    __slots__ = ("welcome", "channel", "error")
+    __slots__ = ("welcome", "channel", "error", "offered")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    OFFERED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     channel: Channel
     error: _model_loader_pb2.ErrorDetail
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., channel: _Optional[_Union[Channel, _Mapping]] = ..., error: _Optional[_Union[_model_loader_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...
+    offered: Offered
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., channel: _Optional[_Union[Channel, _Mapping]] = ..., error: _Optional[_Union[_model_loader_pb2.ErrorDetail, _Mapping]] = ..., offered: _Optional[_Union[Offered, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("session", "grpc_path")
@@ -51,3 +61,9 @@ class Channel(_message.Message):
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     def __init__(self, model_id: _Optional[str] = ...) -> None: ...
+
+class Offered(_message.Message):
+    __slots__ = ("offer",)
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    offer: bytes
+    def __init__(self, offer: _Optional[bytes] = ...) -> None: ...

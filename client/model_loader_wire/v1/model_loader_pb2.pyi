@@ -131,7 +131,7 @@ class LoadRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[LoadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[LoadTrailer, _Mapping]] = ...) -> None: ...
 
 class LoadHeader(_message.Message):
-    __slots__ = ("model_format", "size", "num_threads", "device_preference", "power_preference", "limits", "required_layers", "relayed", "label")
+    __slots__ = ("model_format", "size", "num_threads", "device_preference", "power_preference", "limits", "required_layers", "relayed", "label", "offer")
     MODEL_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,7 @@ class LoadHeader(_message.Message):
     REQUIRED_LAYERS_FIELD_NUMBER: _ClassVar[int]
     RELAYED_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
     model_format: str
     size: int
     num_threads: int
@@ -150,13 +151,26 @@ class LoadHeader(_message.Message):
     required_layers: _containers.RepeatedScalarFieldContainer[str]
     relayed: bool
     label: str
-    def __init__(self, model_format: _Optional[str] = ..., size: _Optional[int] = ..., num_threads: _Optional[int] = ..., device_preference: _Optional[str] = ..., power_preference: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., required_layers: _Optional[_Iterable[str]] = ..., relayed: bool = ..., label: _Optional[str] = ...) -> None: ...
+    offer: bytes
+    def __init__(self, model_format: _Optional[str] = ..., size: _Optional[int] = ..., num_threads: _Optional[int] = ..., device_preference: _Optional[str] = ..., power_preference: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., required_layers: _Optional[_Iterable[str]] = ..., relayed: bool = ..., label: _Optional[str] = ..., offer: _Optional[bytes] = ...) -> None: ...
 
 class LoadTrailer(_message.Message):
     __slots__ = ("sha256",)
     SHA256_FIELD_NUMBER: _ClassVar[int]
     sha256: bytes
     def __init__(self, sha256: _Optional[bytes] = ...) -> None: ...
+
+class FindModelRequest(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    def __init__(self, sha256: _Optional[bytes] = ...) -> None: ...
+
+class FindModelReply(_message.Message):
+    __slots__ = ("offer",)
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    offer: bytes
+    def __init__(self, offer: _Optional[bytes] = ...) -> None: ...
 
 class LoadReply(_message.Message):
     __slots__ = ("model_id", "sha256", "description", "isolation", "limits")

@@ -54,6 +54,11 @@ class ModelLoaderStub(object):
                 request_serializer=model__loader_dot_v1_dot_model__loader__pb2.LoadRequest.SerializeToString,
                 response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.InspectReply.FromString,
                 _registered_method=True)
+        self.FindModel = channel.unary_unary(
+                '/model_loader.v1.ModelLoader/FindModel',
+                request_serializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelRequest.SerializeToString,
+                response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelReply.FromString,
+                _registered_method=True)
         self.Compute = channel.unary_unary(
                 '/model_loader.v1.ModelLoader/Compute',
                 request_serializer=model__loader_dot_v1_dot_model__loader__pb2.ComputeRequest.SerializeToString,
@@ -99,7 +104,8 @@ class ModelLoaderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Load(self, request_iterator, context):
-        """The first message is a LoadHeader, then chunks, then a LoadTrailer.
+        """The first message is a LoadHeader, then chunks, then a LoadTrailer. A header with an offer
+        comes alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +113,13 @@ class ModelLoaderServicer(object):
 
     def Inspect(self, request_iterator, context):
         """Reads what a file is, inside a sandbox; the same stream as Load.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindModel(self, request, context):
+        """Whether the service still holds a model of the caller's origin, so that it need not be sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +180,11 @@ def add_ModelLoaderServicer_to_server(servicer, server):
                     servicer.Inspect,
                     request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.LoadRequest.FromString,
                     response_serializer=model__loader_dot_v1_dot_model__loader__pb2.InspectReply.SerializeToString,
+            ),
+            'FindModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindModel,
+                    request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelRequest.FromString,
+                    response_serializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelReply.SerializeToString,
             ),
             'Compute': grpc.unary_unary_rpc_method_handler(
                     servicer.Compute,
@@ -302,6 +320,33 @@ class ModelLoader(object):
             '/model_loader.v1.ModelLoader/Inspect',
             model__loader_dot_v1_dot_model__loader__pb2.LoadRequest.SerializeToString,
             model__loader_dot_v1_dot_model__loader__pb2.InspectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_loader.v1.ModelLoader/FindModel',
+            model__loader_dot_v1_dot_model__loader__pb2.FindModelRequest.SerializeToString,
+            model__loader_dot_v1_dot_model__loader__pb2.FindModelReply.FromString,
             options,
             channel_credentials,
             insecure,
