@@ -30,10 +30,12 @@ FLAGS = {
     "while to its origin",
     "crash_loop_seconds": "how long such a death counts",
     "crash_loop_refusal_seconds": "how long the refusal lasts after the last death",
+    "kept_model_bytes": "bytes of loaded models of one user that are kept, so that the same origin "
+    "need not send them again; 0 keeps none",
     "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "
     "more waits",
 }
-"""Settings with flags of their own that are numbers above zero."""
+"""Settings with flags of their own that are numbers."""
 
 EXIT_USAGE = 2
 EXIT_TAKEN = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -35,6 +36,8 @@ class Session:
     unfinished: set[Worker] = field(default_factory=set)
     """Workers of those loads."""
     closed: bool = False
+    when_closed: list[Callable[[], None]] = field(default_factory=list)
+    """Called once the session is over."""
     events: asyncio.Queue[Model | None] = field(default_factory=lambda: asyncio.Queue(EVENTS_KEPT))
     """Models to tell of, for a session that listens; None when the service ends."""
 
@@ -128,6 +131,8 @@ class Sessions:
         """End a session and all its workers."""
         session.closed = True
         self._by_token.pop(session.token, None)
+        while session.when_closed:
+            session.when_closed.pop()()
         reason = Failure(Cause.CLOSED, "the session was closed")
         workers = [model.worker for model in session.models.values()]
         workers += session.unfinished

@@ -46,7 +46,11 @@ class Settings:
     verdict_seconds: float = 2
     """Longest wait for a dying process to be dead."""
     claim_seconds: float = 60
-    """A model whose channel nobody asked for by then is closed."""
+    """A model whose channel nobody asked for by then is closed, an offer that no load took by
+    then is dropped."""
+    kept_model_bytes: int = 256 << 20
+    """Bytes of loaded models of one principal that are kept while it has a session, so that the
+    same origin need not send them again; 0 keeps none."""
     leaving_seconds: float = 0.5
     """How long a load above the number of models waits for one to be gone."""
     attach_connections: int = 256
@@ -76,6 +80,8 @@ class Settings:
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
+        if self.kept_model_bytes < 0:
+            raise ValueError(f"kept_model_bytes must not be negative, not {self.kept_model_bytes}")
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")

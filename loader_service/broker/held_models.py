@@ -1,0 +1,76 @@
+"""Model bytes that need not be uploaded: offered by their client, or kept from an earlier load."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from loader_service.broker.groups import Owner
+from loader_service.broker.model_bytes import ModelBytes
+from loader_service.broker.model_store import ModelStore
+from loader_service.broker.offers import Offers
+from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.refusal import over_limit, refuse
+from loader_service.broker.sessions import Session, Sessions
+from loader_service.broker.settings import Settings
+from model_loader_wire.causes import Cause
+
+
+class HeldModels:
+    """What each session may load by a name instead of its bytes."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, uploads: Outstanding) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._uploads = uploads
+        self._store = ModelStore(settings.kept_model_bytes)
+        self._offers: dict[Session, Offers] = {}
+
+    def offer(self, session: Session, descriptor: int, size: int) -> bytes:
+        """Take over a client's sealed memory; returns the offer's name. Raises Refusal."""
+        content = ModelBytes(descriptor)
+        if content.size != size:
+            raise refuse(
+                Cause.INVALID_INPUT, f"{size} bytes were announced, {content.size} were offered"
+            )
+        limits = self._settings.limits
+        most = limits.model_bytes or 0
+        if size > most:
+            raise over_limit("model_bytes", size, most, "the model is too large")
+        return self._offers_of(session).add(content, limits.upload_bytes or 0)
+
+    def find(self, session: Session, sha256: bytes) -> bytes:
+        """Return the name of bytes that the session's origin has loaded before, or none (empty)."""
+        content = self._store.find(_owner(session), sha256)
+        return b"" if content is None else self._offers_of(session).add(content, None)
+
+    def take(self, session: Session, name: bytes) -> ModelBytes:
+        """Return the bytes of that name, which is then used up; raises Refusal for another."""
+        return self._offers_of(session).take(name)
+
+    def keeps(self, size: int) -> bool:
+        """Whether a model of that size would be kept."""
+        return self._store.takes(size)
+
+    def keep(self, session: Session, sha256: bytes, content: ModelBytes) -> None:
+        """Keep a model that was loaded, until the last session of its principal ends."""
+        if not session.closed:
+            self._offers_of(session)
+            self._store.keep(_owner(session), sha256, content)
+
+    def _offers_of(self, session: Session) -> Offers:
+        offers = self._offers.get(session)
+        if offers is None:
+            seconds = self._settings.claim_seconds
+            offers = Offers(session.principal, self._uploads, seconds)
+            self._offers[session] = offers
+            session.when_closed.append(partial(self._forget, session))
+        return offers
+
+    def _forget(self, session: Session) -> None:
+        self._offers.pop(session).close()
+        if not self._sessions.of_principal(session.principal):
+            self._store.forget(session.principal)
+
+
+def _owner(session: Session) -> Owner:
+    return Owner(session.principal, session.origin)

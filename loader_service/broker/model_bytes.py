@@ -1,0 +1,90 @@
+"""A model's bytes as sealed memory (a memfd): read by the broker's system calls, never by it.
+
+Sealed means that nobody, its maker included, can change what is in there any more. So what is
+hashed is what the worker gets, although a client may hold the same memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import mmap
+import os
+import weakref
+from dataclasses import dataclass, field
+
+from loader_service.broker.refusal import refuse
+from model_loader_wire.causes import Cause
+from model_loader_wire.sealed import SEALS, make
+
+BLOCK = 512
+"""Bytes of one of ``st_blocks``."""
+
+
+class ModelBytes:
+    """Immutable bytes behind a descriptor, which is closed with the last reference."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over a descriptor; raises Refusal, having closed it, unless it is sealed memory."""
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+        self._descriptor = descriptor
+        try:
+            self.size = _sealed_size(descriptor)
+        except BaseException:
+            self._finalizer()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    async def sha256(self) -> bytes:
+        """Hash the bytes, in a thread of its own."""
+        return await asyncio.to_thread(self._hash)
+
+    def _hash(self) -> bytes:
+        with mmap.mmap(self._descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ) as content:
+            return hashlib.sha256(content).digest()
+
+
+@dataclass(slots=True)
+class Collecting:
+    """Memory that takes in an upload piece by piece, to be sealed at its end."""
+
+    _descriptor: int = field(default_factory=make)
+
+    def add(self, piece: memoryview) -> None:
+        """Append; raises OSError if there is no memory for it."""
+        while len(piece):
+            piece = piece[os.write(self._descriptor, piece) :]
+
+    def seal(self) -> ModelBytes:
+        """Close it to all change and give what is in there."""
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, SEALS)
+        descriptor, self._descriptor = self._descriptor, -1
+        return ModelBytes(descriptor)
+
+    def close(self) -> None:
+        """Give the memory back, unless it was sealed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _sealed_size(descriptor: int) -> int:
+    """Return the length of sealed memory; raises Refusal for any other file."""
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        raise refuse(Cause.INVALID_INPUT, "what was offered is no memory (memfd)") from None
+    if seals & SEALS != SEALS:
+        raise refuse(
+            Cause.INVALID_INPUT,
+            "the memory that was offered is not sealed against writing, growing and shrinking",
+        )
+    facts = os.fstat(descriptor)
+    # To read a hole would make memory that only the broker pays for.
+    if not facts.st_size or facts.st_blocks * BLOCK < facts.st_size:
+        raise refuse(Cause.INVALID_INPUT, "the memory that was offered is empty or has holes")
+    return facts.st_size

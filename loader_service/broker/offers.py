@@ -1,0 +1,75 @@
+"""Model bytes that the service has already and that a session may name in its next load."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+from loader_service.broker.model_bytes import ModelBytes
+from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.refusal import over_limit, refuse
+from model_loader_wire.causes import Cause
+
+OFFERS_OF_A_SESSION = 64
+"""Offers of one session that no load has taken yet; each holds a descriptor."""
+
+
+@dataclass(slots=True)
+class _Offer:
+    content: ModelBytes
+    counted: int
+    """Bytes of it that count as uploads under way."""
+    expiry: asyncio.TimerHandle
+
+
+class Offers:
+    """One session's offers. Each is good for one load, and for a limited time."""
+
+    def __init__(self, principal: int, uploads: Outstanding, seconds: float) -> None:
+        """Count what is offered among the principal's `uploads`; drop it after so many seconds."""
+        self._principal = principal
+        self._uploads = uploads
+        self._seconds = seconds
+        self._offers: dict[bytes, _Offer] = {}
+
+    def add(self, content: ModelBytes, most: int | None) -> bytes:
+        """Hold bytes for a load; returns their name. Raises Refusal if there are too many.
+
+        `most` is the limit upload_bytes for bytes that came from the client, None for such as the
+        service holds anyway.
+        """
+        if len(self._offers) >= OFFERS_OF_A_SESSION:
+            raise over_limit(
+                "offers",
+                len(self._offers) + 1,
+                OFFERS_OF_A_SESSION,
+                "too many models are offered that no load has taken",
+            )
+        counted = 0 if most is None else content.size
+        if most is not None:
+            self._uploads.take(self._principal, counted, most)
+        name = secrets.token_bytes(16)
+        expiry = asyncio.get_running_loop().call_later(self._seconds, self._drop, name)
+        self._offers[name] = _Offer(content, counted, expiry)
+        return name
+
+    def take(self, name: bytes) -> ModelBytes:
+        """Return what was offered by that name and forget the name; raises Refusal for another."""
+        content = self._drop(name)
+        if content is None:
+            raise refuse(Cause.FORBIDDEN, "this session has no offer of that name, or it expired")
+        return content
+
+    def close(self) -> None:
+        """Drop them all."""
+        for name in list(self._offers):
+            self._drop(name)
+
+    def _drop(self, name: bytes) -> ModelBytes | None:
+        offer = self._offers.pop(name, None)
+        if offer is None:
+            return None
+        offer.expiry.cancel()
+        self._uploads.give_back(self._principal, offer.counted)
+        return offer.content
