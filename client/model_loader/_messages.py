@@ -128,6 +128,7 @@ def isolation_from(message: pb.Isolation) -> Isolation:
         },
         printable(message.memory_held_by, NAME_LENGTH),
         message.worker_pid,
+        message.shared,
     )
 
 

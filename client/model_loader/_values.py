@@ -52,6 +52,8 @@ class Isolation:
     """"cgroup-v2", "cgroup-v1" or "rlimit-data"."""
     worker_pid: int = 0
     """The worker's process id, outside of its own pid namespace."""
+    shared: bool = False
+    """Whether the worker also holds other models of the origin (``isolation="origin"``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,16 +225,18 @@ class TensorInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., rank_known: bool = ..., dimensions: _Optional[_Iterable[int]] = ..., byte_length: _Optional[int] = ...) -> None: ...
 
 class Isolation(_message.Message):
-    __slots__ = ("layers", "missing", "memory_held_by", "worker_pid")
+    __slots__ = ("layers", "missing", "memory_held_by", "worker_pid", "shared")
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     MEMORY_HELD_BY_FIELD_NUMBER: _ClassVar[int]
     WORKER_PID_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedScalarFieldContainer[str]
     missing: _containers.RepeatedCompositeFieldContainer[MissingLayer]
     memory_held_by: str
     worker_pid: int
-    def __init__(self, layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., worker_pid: _Optional[int] = ...) -> None: ...
+    shared: bool
+    def __init__(self, layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., worker_pid: _Optional[int] = ..., shared: bool = ...) -> None: ...
 
 class MissingLayer(_message.Message):
     __slots__ = ("layer", "reason")
