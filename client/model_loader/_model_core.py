@@ -110,10 +110,11 @@ class ModelCore(LosableModel):
         if self.closed or self._generation != _fork.current:
             return
         self.closed = True
-        if self.channel is not None:
-            self.channel.stop()
+        # First the service: a worker whose channel ends before its client said so broke its rules.
         if not self.session.closed:
             yield from self._tell_closed(deadline_passed=False)
+        elif self.channel is not None:
+            self.channel.stop()
         if self.channel is not None:
             # The descriptor's number may be used again once it is closed: never in another's call.
             try:

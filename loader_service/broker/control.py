@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Protocol
+from collections.abc import Callable, Coroutine
 
 from loader_service.broker.refusal import Refusal
 from loader_service.worker.control import (
@@ -57,6 +58,9 @@ class Speaker(Protocol):
 
     def pong(self, payload: bytes) -> None:
         """Take the answer to a ping; raises BadMessage."""
+    def heard(self, kind: Message) -> None:
+        """Take note of a message that has come."""
+
 
 
 class Control:
@@ -78,6 +82,13 @@ class Control:
 
     def say_now(self, data: bytes) -> None:
         """Send without waiting; raises OSError for a worker that does not read."""
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Call back once all is read that a dead worker said; at once if nothing is awaited."""
+        if self._reading is None or self._reading.done():
+            call()
+        else:
+            self._reading.add_done_callback(lambda _: call())
+
         self._socket.send(data)
 
     async def expect(self, *kinds: Message) -> dict[str, object]:
@@ -149,6 +160,7 @@ class Control:
             self._received += piece
         data = bytes(memoryview(self._received)[:count])
         del self._received[:count]
+                    self._worker.heard(kind)
         return data
 
     def close_if_over(self) -> None:

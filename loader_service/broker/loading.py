@@ -77,7 +77,6 @@ class Loading:
         """Read what a file is, in a worker that serves nothing else; raises Refusal."""
         async with self._admitted(session, parts) as load:
             worker = await self._spawn(session, load, Task.INSPECT)
-            worker.drop_channel()
             digest = await self._receive(session, load, worker, parts)
             summary = await read_summary(worker)
             await worker.end(Failure(Cause.CLOSED, "the inspection ended"))

@@ -21,7 +21,7 @@ CRASHES = {
 }
 CPU_SHARE_SEEN = 0.5
 """The kernel enforces RLIMIT_CPU by samples at clock ticks; on a busy machine they run far ahead
-of what wait4 counts exactly. A worker that exits as if ended so must have used this share."""
+of what wait4 counts exactly. A worker that exits with that signal must have used this share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Evidence:
     cpu_limit_seconds: int | None
     killed_for: Failure | None
     """The broker's own record of why it killed this worker, if it did."""
+    may_end: bool
+    """Whether it had nothing left to do: nobody held its channel, or it had said its last."""
     last_words: str
     """The tail of stderr: shown, never believed."""
 
@@ -64,7 +66,7 @@ def _judge(evidence: Evidence, status: int, number: int) -> Failure:
     if number == signal.SIGSYS:
         message = "the worker made a system call that its sandbox forbids and was ended"
         return _lost(Cause.POLICY_VIOLATION, message)
-    if number in (signal.SIGXCPU, signal.SIGKILL) and _used_up(evidence):
+    if _used_up(evidence, number):
         maximum = evidence.cpu_limit_seconds or 0
         message = f"the worker used up its CPU time, cpu_seconds = {maximum}"
         used = max(evidence.cpu_seconds, maximum)
@@ -73,7 +75,7 @@ def _judge(evidence: Evidence, status: int, number: int) -> Failure:
         return _lost(Cause.KILLED, "the worker was killed by somebody else (SIGKILL)")
     if number:
         return _lost(Cause.CRASHED, f"the worker crashed with {_named(number)}")
-    if status == 0:
+    if status == 0 and evidence.may_end:
         return _lost(Cause.CLOSED, "the model's channel was closed")
     return _lost(Cause.CRASHED, f"the worker ended by itself with status {status}")
 
@@ -84,9 +86,17 @@ def _lost(
     return Failure(cause, message, limit, value, maximum, model_lost=True)
 
 
-def _used_up(evidence: Evidence) -> bool:
+def _used_up(evidence: Evidence, number: int) -> bool:
+    """Whether it was RLIMIT_CPU that ended the worker.
+
+    The soft limit sends SIGXCPU, the hard one, which is higher, SIGKILL: one that comes before the
+    soft limit is somebody else's.
+    """
     limit = evidence.cpu_limit_seconds
-    return limit is not None and evidence.cpu_seconds >= limit * CPU_SHARE_SEEN
+    if limit is None or number not in (signal.SIGXCPU, signal.SIGKILL):
+        return False
+    share = CPU_SHARE_SEEN if number == signal.SIGXCPU else 1
+    return evidence.cpu_seconds >= limit * share
 
 
 def _named(number: int) -> str:

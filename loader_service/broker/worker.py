@@ -17,15 +17,24 @@ from loader_service.broker import pings
 from loader_service.broker.control import Control
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.meter import Meter, Usage
+from loader_service.broker.model_bytes import ModelBytes
+from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.verdict import Evidence, verdict
 from loader_service.sandbox.cgroup import Group
-from loader_service.worker.control import Message, pack, pack_fields
-from loader_service.worker.orders import Go
+from loader_service.worker.control import HEAD, Message, pack, pack_fields
+from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 
 log = logging.getLogger("model_loader.worker")
+
+LAST_WORD = {
+    Task.LOAD: {Message.FAILED},
+    Task.INSPECT: {Message.FAILED, Message.LOADED},
+    Task.REHEARSE: {Message.READY},
+}
+"""What a worker says when it has nothing to do any more: after that it may end by itself."""
 
 
 class Worker:
@@ -45,6 +54,9 @@ class Worker:
         """Take over a child process that waits for GO, with everything that belongs to it."""
         self.pid = pid
         self.channel: socket.socket | None = channel
+        self._channel_inode = os.fstat(channel.fileno()).st_ino
+        self._last_word: set[Message] = set()
+        self._said_last_word = False
         self.group = group
         self.limits = limits
         self.layers: tuple[str, ...] = ()
@@ -111,6 +123,7 @@ class Worker:
         if self.lost is not None:
             raise Refusal(self.lost)
         self._control.begin()
+        self._last_word = LAST_WORD[Task(go.task)]
         await self._control.send(pack_fields(Message.GO, go.to_fields()))
         fields = await self.expect(Message.READY)
         layers, missing = fields.get("layers"), fields.get("missing")
@@ -141,6 +154,10 @@ class Worker:
         self._pings.answered(payload)
 
     def ping(self) -> None:
+    def heard(self, kind: Message) -> None:
+        """Take note of a message that has come."""
+        self._said_last_word |= kind in self._last_word
+
         """Look whether a serving worker answers: one that is silent for too long is ended."""
         if not self.serving or self.lost is not None:
             return
@@ -175,7 +192,12 @@ class Worker:
             self.channel = None
 
     def _exited(self) -> None:
-        """Reap the process and judge."""
+        """Judge once all is read that the process said before it ended."""
+        self._loop.remove_reader(self._pidfd)
+        self._control.when_read(self._judge)
+
+    def _judge(self) -> None:
+        """Reap the process, and say why it ended."""
         try:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -200,10 +222,19 @@ class Worker:
         )
 
     def _over(self, lost: Failure) -> None:
-        self._loop.remove_reader(self._pidfd)
+            may_end=status == 0 and self._may_end(),
         os.close(self._pidfd)
         self._ended.set_result(lost)
         self._last_words.close()
+    def _may_end(self) -> bool:
+        """Whether it had nothing left to do: its client has gone, or it has said its last.
+
+        Where the kernel does not show who holds a channel, the worker is given the doubt.
+        """
+        if self._said_last_word and not self.serving:
+            return True
+        return not is_open(self._channel_inode)
+
         self.drop_channel()
         self._control.close_if_over()
         waiting, self._on_end = self._on_end, []

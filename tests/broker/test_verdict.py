@@ -20,6 +20,7 @@ def evidence(
     oom: int = 0,
     cpu_limit: int | None = None,
     ours: Failure | None = None,
+    may_end: bool = False,
 ) -> Evidence:
     """A dead worker that exited with `status` or was ended by signal `number`."""
     return Evidence(
@@ -29,6 +30,7 @@ def evidence(
         memory_bytes=1000,
         cpu_limit_seconds=cpu_limit,
         killed_for=ours,
+        may_end=may_end,
         last_words="its last words",
     )
 
@@ -36,7 +38,8 @@ def evidence(
 @pytest.mark.parametrize(
     ("case", "cause", "text"),
     [
-        (evidence(), Cause.CLOSED, "channel was closed"),
+        (evidence(may_end=True), Cause.CLOSED, "channel was closed"),
+        (evidence(), Cause.CRASHED, "by itself with status 0"),
         (evidence(1), Cause.CRASHED, "status 1"),
         (evidence(6), Cause.CRASHED, "SIGABRT: the runtime aborted"),
         (evidence(number=signal.SIGABRT), Cause.CRASHED, "SIGABRT"),
@@ -53,6 +56,9 @@ def evidence(
         (evidence(24, cpu=1.2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds = 2"),
         (evidence(number=signal.SIGXCPU, cpu=2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds"),
         (evidence(number=signal.SIGKILL, cpu=4, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds"),
+        (evidence(number=signal.SIGKILL, cpu=2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds"),
+        (evidence(number=signal.SIGKILL, cpu=1.9, cpu_limit=2), Cause.KILLED, "somebody else"),
+        (evidence(24, cpu=0.9, cpu_limit=2), Cause.CRASHED, "SIGXCPU"),
     ],
     ids=str,
 )
@@ -98,4 +104,6 @@ def test_the_first_reason_wins() -> None:
     # It was ending when we killed it, for the reason that we had.
     assert verdict(evidence(0, ours=OURS)).cause is Cause.TIMEOUT
     # A memory kill somewhere in its group, but it left by itself.
-    assert verdict(evidence(0, oom=1)).cause is Cause.CLOSED
+    assert verdict(evidence(0, oom=1, may_end=True)).cause is Cause.CLOSED
+    # Only leaving with status 0 can be all right.
+    assert verdict(evidence(1, may_end=True)).cause is Cause.CRASHED

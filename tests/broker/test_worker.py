@@ -90,7 +90,7 @@ def test_a_serving_worker_says_nothing_but_pongs() -> None:
 @pytest.mark.parametrize(
     ("script", "cause", "text"),
     [
-        ("os._exit(0)", Cause.CLOSED, "closed"),
+        ("os._exit(0)", Cause.CRASHED, "by itself with status 0"),
         ("os._exit(3)", Cause.CRASHED, "status 3"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", Cause.CRASHED, "SIGSEGV"),
         ("os.kill(os.getpid(), 40)", Cause.CRASHED, "signal 40"),

@@ -69,7 +69,7 @@ def test_a_forbidden_call(probe: Probe) -> None:
     assert probe.model.lost.reason == "policy-violation"
 
 
-@pytest.mark.parametrize("status", [1, 3, 255])
+@pytest.mark.parametrize("status", [0, 1, 3, 255])
 def test_an_end_by_itself(service: ProbeService, status: int) -> None:
     with service.probe() as probe:
         error = probe.error("deaths.leave", status=status)

@@ -77,8 +77,8 @@ HARMLESS: dict[str, tuple[tuple[int, ...], int]] = {
 }
 """What the policy allows, with arguments that do nothing, and what Linux answers to them."""
 FATAL = {
-    "exit": ((0,), "closed"),
-    "exit_group": ((0,), "closed"),
+    "exit": ((0,), "crashed"),
+    "exit_group": ((0,), "crashed"),
     "tgkill": ((PID, PID, 6), "crashed"),
     "rt_sigreturn": ((), "crashed"),
 }
