@@ -18,6 +18,7 @@ from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.servicer import check_version
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
+from loader_service.broker.waiting import readable
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -31,15 +32,20 @@ STRANGERS = -1
 log = logging.getLogger("model_loader.attach")
 
 Welcome = Callable[[Session], Awaitable[attach.Welcome]]
+Offer = Callable[[Session, int, int], bytes]
+"""Takes over a descriptor of so many bytes; gives the offer's name, or raises Refusal."""
 
 
 class AttachServer:
     """Accepts local clients; a session lives as long as its connection."""
 
-    def __init__(self, path: str, settings: Settings, sessions: Sessions, welcome: Welcome) -> None:
+    def __init__(
+        self, path: str, settings: Settings, sessions: Sessions, welcome: Welcome, offer: Offer
+    ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._welcome = welcome
+        self._offer = offer
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: Counter[int] = Counter()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -100,7 +106,13 @@ class AttachServer:
             welcome = await self._welcome(session)
             await _send(connection, attach.AttachReply(welcome=welcome))
             while True:
-                await self._answer(connection, session, await _receive(connection))
+                descriptors: list[int] = []
+                try:
+                    request = await _receive(connection, descriptors)
+                    await self._answer(connection, session, request, descriptors)
+                finally:
+                    for descriptor in descriptors:
+                        os.close(descriptor)
         except (EOFError, ValueError, TimeoutError, ConnectionError, BlockingIOError):
             return
         finally:
@@ -124,11 +136,25 @@ class AttachServer:
             return None
 
     async def _answer(
-        self, connection: socket.socket, session: Session, request: attach.AttachRequest
+        self,
+        connection: socket.socket,
+        session: Session,
+        request: attach.AttachRequest,
+        descriptors: list[int],
     ) -> None:
         try:
+            if request.WhichOneof("request") == "offer_model":
+                if len(descriptors) != 1:
+                    raise refuse(Cause.INVALID_INPUT, "an offer comes with one descriptor")
+                name = self._offer(session, descriptors.pop(), request.offer_model.size)
+                offered = attach.Offered(offer=name)
+                await _send(connection, attach.AttachReply(offered=offered))
+                return
             if request.WhichOneof("request") != "receive_channel":
-                raise refuse(Cause.INVALID_INPUT, "only channels can be asked for here")
+                raise refuse(
+                    Cause.INVALID_INPUT,
+                    "only channels can be asked for, and models be offered, here",
+                )
             model = session.model(request.receive_channel.model_id)
             channel = model.take_channel()
         except Refusal as refusal:
@@ -142,12 +168,18 @@ class AttachServer:
                 raise ConnectionError("the client does not read its replies")
 
 
-async def _receive(connection: socket.socket) -> attach.AttachRequest:
-    """Read one message; raises EOFError at the end, ValueError for what is none."""
-    (length,) = LENGTH.unpack(await _read(connection, LENGTH.size))
+async def _receive(
+    connection: socket.socket, descriptors: list[int] | None = None
+) -> attach.AttachRequest:
+    """Read one message; raises EOFError at the end, ValueError for what is none.
+
+    A descriptor that comes with it is put into `descriptors`; without that list, and if there are
+    more, the kernel drops it.
+    """
+    (length,) = LENGTH.unpack(await _read(connection, LENGTH.size, descriptors))
     if length > MESSAGE_LENGTH:
         raise ValueError(f"a message of {length} bytes is longer than {MESSAGE_LENGTH}")
-    data = await _read(connection, length)
+    data = await _read(connection, length, descriptors)
     request = attach.AttachRequest()
     try:
         request.ParseFromString(data)
@@ -156,11 +188,23 @@ async def _receive(connection: socket.socket) -> attach.AttachRequest:
     return request
 
 
-async def _read(connection: socket.socket, count: int) -> bytes:
+async def _read(
+    connection: socket.socket, count: int, descriptors: list[int] | None = None
+) -> bytes:
     loop = asyncio.get_running_loop()
     data = b""
     while len(data) < count:
-        piece = await loop.sock_recv(connection, count - len(data))
+        if descriptors is None or descriptors:
+            piece = await loop.sock_recv(connection, count - len(data))
+        else:
+            try:
+                piece, found, _, _ = socket.recv_fds(
+                    connection, count - len(data), 1, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                await readable(connection)
+                continue
+            descriptors += found
         if not piece:
             raise EOFError
         data += piece

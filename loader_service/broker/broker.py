@@ -52,7 +52,11 @@ class Broker:
         await self._server(os.geteuid())
         await self._supervisor.start()
         self._attach = AttachServer(
-            self._directory.attach_path, self._settings, self._sessions, self._welcome
+            self._directory.attach_path,
+            self._settings,
+            self._sessions,
+            self._welcome,
+            self._loading.held.offer,
         )
         self._accepting = asyncio.create_task(self._attach.serve())
         log.info(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from typing import Protocol
 from collections.abc import Callable, Coroutine
+from typing import Protocol
 
 from loader_service.broker.refusal import Refusal
+from loader_service.broker.waiting import writable
 from loader_service.worker.control import (
     HEAD,
     LONGEST_FROM_WORKER,
@@ -56,11 +58,11 @@ class Speaker(Protocol):
     async def verdict(self) -> Failure:
         """Wait until it is dead; returns why."""
 
-    def pong(self, payload: bytes) -> None:
-        """Take the answer to a ping; raises BadMessage."""
     def heard(self, kind: Message) -> None:
         """Take note of a message that has come."""
 
+    def pong(self, payload: bytes) -> None:
+        """Take the answer to a ping; raises BadMessage."""
 
 
 class Control:
@@ -80,8 +82,6 @@ class Control:
         """Begin to read."""
         self._reading = asyncio.create_task(self._read())
 
-    def say_now(self, data: bytes) -> None:
-        """Send without waiting; raises OSError for a worker that does not read."""
     def when_read(self, call: Callable[[], None]) -> None:
         """Call back once all is read that a dead worker said; at once if nothing is awaited."""
         if self._reading is None or self._reading.done():
@@ -89,6 +89,8 @@ class Control:
         else:
             self._reading.add_done_callback(lambda _: call())
 
+    def say_now(self, data: bytes) -> None:
+        """Send without waiting; raises OSError for a worker that does not read."""
         self._socket.send(data)
 
     async def expect(self, *kinds: Message) -> dict[str, object]:
@@ -110,9 +112,28 @@ class Control:
 
     async def send(self, data: bytes) -> None:
         """Send all of it; waits while the worker is behind. Raises Refusal if it has gone."""
+        await self._sent(self._loop.sock_sendall(self._socket, data))
+
+    async def send_file(self, descriptor: int, start: int, length: int) -> None:
+        """Send so many bytes of a file, which the kernel moves by itself; else as `send`."""
+        await self._sent(self._send_file(descriptor, start, length))
+
+    async def _send_file(self, descriptor: int, start: int, length: int) -> None:
+        end = start + length
+        while start < end:
+            try:
+                sent = os.sendfile(self._socket.fileno(), descriptor, start, end - start)
+            except BlockingIOError:
+                await writable(self._socket)
+                continue
+            if not sent:
+                raise OSError("the file is shorter than it was")
+            start += sent
+
+    async def _sent(self, sending: Coroutine[None, None, object]) -> None:
         self._sending = True
         try:
-            await self._loop.sock_sendall(self._socket, data)
+            await sending
         except OSError:
             # A worker that failed early has said why: that waits among its messages.
             await self.expect()
@@ -139,6 +160,7 @@ class Control:
                     raise BadMessage(f"{kind.name} may not come from a worker now")
                 else:
                     self._messages.put_nowait((kind, unpack_fields(payload)))
+                    self._worker.heard(kind)
         except BadMessage as error:
             self._worker.kill(
                 Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {error}")
@@ -160,7 +182,6 @@ class Control:
             self._received += piece
         data = bytes(memoryview(self._received)[:count])
         del self._received[:count]
-                    self._worker.heard(kind)
         return data
 
     def close_if_over(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.refusal import refuse
 from loader_service.broker.sessions import Session
 from loader_service.broker.worker import Worker
@@ -22,10 +23,16 @@ class Load:
         session: Session,
         header: pb.LoadHeader,
         limits: Limits,
+        size: int,
+        content: ModelBytes | None,
         count_upload: Callable[[int], None],
     ) -> None:
         self.header = header
         self.limits = limits
+        self.size = size
+        """Bytes of model to come; 0 if not known beforehand."""
+        self.content = content
+        """The model's bytes as sealed memory, where they are held."""
         self.count_upload = count_upload
         """Told how many bytes of the model have come; raises Refusal for too many."""
         self._session = session

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.groups import Owner
+from loader_service.broker.held_models import HeldModels
 from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
+from loader_service.broker.model_bytes import Collecting
 from loader_service.broker.outstanding import LoadRate, Outstanding
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
@@ -19,7 +21,14 @@ from loader_service.broker.reports import read_description, read_summary
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
 from loader_service.broker.supervisor import Supervisor
-from loader_service.broker.upload import Parts, check_header, pass_on, read_header
+from loader_service.broker.upload import (
+    Parts,
+    check_header,
+    check_size,
+    pass_on,
+    pass_on_held,
+    read_header,
+)
 from loader_service.broker.worker import Worker
 from loader_service.worker.orders import Task
 from model_loader_wire.causes import Cause, Failure, printable
@@ -48,6 +57,7 @@ class Loading:
         self._guard = CrashGuard(settings)
         self._rate = LoadRate()
         self._uploads = Outstanding("upload_bytes", "too many bytes of uploads at a time")
+        self.held = HeldModels(settings, sessions, self._uploads)
 
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""
@@ -66,6 +76,8 @@ class Loading:
             if load.header.relayed:
                 model.relay = Relay(model.take_channel(), worker, description, load.limits)
             worker.serving = True
+            if load.content is not None:
+                self.held.keep(session, digest, load.content)
             self._sessions.add(session, model)
         if model.relay is None:
             loop = asyncio.get_running_loop()
@@ -93,13 +105,16 @@ class Loading:
             raise Refusal(late(longest, longest)) from None
         limits = self._limits(header)
         check_header(header, limits)
+        content = self.held.take(session, header.offer) if header.offer else None
+        size = header.size if content is None else content.size
+        check_size(size, limits)
         owner = Owner(session.principal, session.origin)
         self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most = limits.upload_bytes or 0
         try:
-            with self._uploads.held(session.principal, header.size, most) as count_upload:
-                load = Load(session, header, limits, count_upload)
+            with self._uploads.held(session.principal, size, most) as count_upload:
+                load = Load(session, header, limits, size, content, count_upload)
                 async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
                     yield load
         except TimeoutError:
@@ -114,7 +129,7 @@ class Loading:
             load.limits,
             task,
             header.num_threads,
-            header.size,
+            load.size,
         )
         load.adopt(worker)
         missing = sorted(set(header.required_layers) - set(worker.layers))
@@ -132,11 +147,24 @@ class Loading:
 
     async def _receive(self, session: Session, load: Load, worker: Worker, parts: Parts) -> bytes:
         """Give the worker its model, unless that is known to end it; returns its SHA-256."""
-        digest = await pass_on(worker, load.header, load.limits, parts, load.count_upload)
+        digest = await self._pass_on(load, worker, parts)
         owner = Owner(session.principal, session.origin)
         self._guard.check(owner, digest)
         self._guard.watch(owner, digest, worker)
         await worker.end_model()
+        return digest
+
+    async def _pass_on(self, load: Load, worker: Worker, parts: Parts) -> bytes:
+        """Give the worker the bytes, from wherever they come; returns their SHA-256."""
+        if load.content is not None:
+            return await pass_on_held(worker, load.content)
+        if not self.held.keeps(load.size):
+            return await pass_on(worker, load.header, load.limits, parts, load.count_upload)
+        with closing(Collecting()) as collecting:
+            digest = await pass_on(
+                worker, load.header, load.limits, parts, load.count_upload, collecting
+            )
+            load.content = collecting.seal()
         return digest
 
     def _limits(self, header: pb.LoadHeader) -> Limits:

@@ -126,6 +126,15 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         )
 
     @edge
+    async def FindModel(  # noqa: N802
+        self, request: pb.FindModelRequest, context: Context
+    ) -> pb.FindModelReply:
+        """Say whether a model's bytes are here already."""
+        return pb.FindModelReply(
+            offer=self._loading.held.find(self._session(context), request.sha256)
+        )
+
+    @edge
     async def Compute(  # noqa: N802
         self, request: pb.ComputeRequest, context: Context
     ) -> pb.ComputeReply:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
+from loader_service.broker.model_bytes import Collecting, ModelBytes
 from loader_service.broker.refusal import over_limit, refuse
 from loader_service.broker.worker import Worker
 from loader_service.worker.control import MODEL_PIECE
@@ -39,10 +41,11 @@ def check_header(header: pb.LoadHeader, limits: Limits) -> None:
         )
     if header.device_preference not in DEVICES or header.power_preference not in POWERS:
         raise refuse(Cause.INVALID_INPUT, "no such device or power preference")
-    _check_size(header.size, limits)
+    check_size(header.size, limits)
 
 
-def _check_size(size: int, limits: Limits) -> None:
+def check_size(size: int, limits: Limits) -> None:
+    """Raise Refusal for a model that is too large."""
     if size > (limits.model_bytes or 0):
         raise over_limit("model_bytes", size, limits.model_bytes or 0, "the model is too large")
 
@@ -53,11 +56,12 @@ async def pass_on(
     limits: Limits,
     parts: Parts,
     count: Callable[[int], None],
+    collecting: Collecting | None = None,
 ) -> bytes:
     """Pass the chunks on as they come; returns their SHA-256, which must be the sender's.
 
-    `count` is told how many bytes have come, and may raise Refusal. The worker waits for the end
-    of its model, and parses nothing of it before.
+    `count` is told how many bytes have come, and may raise Refusal. `collecting` gets the bytes,
+    too. The worker waits for the end of its model, and parses nothing of it before.
     """
     announced = header.size
     digest = hashlib.sha256()
@@ -83,11 +87,27 @@ async def pass_on(
                 Cause.INVALID_MODEL,
                 f"the model was announced with {announced} bytes, more came",
             )
-        _check_size(received, limits)
+        check_size(received, limits)
         count(received)
         chunk = memoryview(part.chunk)
         for start in range(0, len(chunk), MODEL_PIECE):
             piece = chunk[start : start + MODEL_PIECE]
             digest.update(piece)
+            if collecting is not None:
+                collecting.add(piece)
             await worker.send_model(piece)
     raise refuse(Cause.CANCELLED, "the upload ended before its trailer")
+
+
+async def pass_on_held(worker: Worker, content: ModelBytes) -> bytes:
+    """Pass on bytes that are here already; returns their SHA-256.
+
+    They are hashed while the kernel moves them: being sealed, they are the same to both.
+    """
+    hashing = asyncio.create_task(content.sha256())
+    try:
+        for start in range(0, content.size, MODEL_PIECE):
+            await worker.send_held(content, start, min(MODEL_PIECE, content.size - start))
+        return await hashing
+    finally:
+        hashing.cancel()

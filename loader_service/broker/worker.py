@@ -141,6 +141,11 @@ class Worker:
         """
         await self._control.send(pack(Message.MODEL, piece))
 
+    async def send_held(self, content: ModelBytes, start: int, length: int) -> None:
+        """Pass on a piece of sealed memory, at most MODEL_PIECE bytes; else as `send_model`."""
+        await self._control.send(HEAD.pack(length, Message.MODEL))
+        await self._control.send_file(content.fileno(), start, length)
+
     async def end_model(self) -> None:
         """Say that the model is complete; raises Refusal if the worker has gone."""
         await self._control.send(pack(Message.MODEL_END))
@@ -149,15 +154,15 @@ class Worker:
         """Wait for a message of one of `kinds`; raises Refusal (see `Control.expect`)."""
         return await self._control.expect(*kinds)
 
+    def heard(self, kind: Message) -> None:
+        """Take note of a message that has come."""
+        self._said_last_word |= kind in self._last_word
+
     def pong(self, payload: bytes) -> None:
         """Take the answer to a ping; raises BadMessage."""
         self._pings.answered(payload)
 
     def ping(self) -> None:
-    def heard(self, kind: Message) -> None:
-        """Take note of a message that has come."""
-        self._said_last_word |= kind in self._last_word
-
         """Look whether a serving worker answers: one that is silent for too long is ended."""
         if not self.serving or self.lost is not None:
             return
@@ -218,14 +223,10 @@ class Worker:
             memory_bytes=self.limits.memory_bytes or 0,
             cpu_limit_seconds=self.limits.cpu_seconds,
             killed_for=self._killed_for,
+            may_end=status == 0 and self._may_end(),
             last_words=self._last_words.text(),
         )
 
-    def _over(self, lost: Failure) -> None:
-            may_end=status == 0 and self._may_end(),
-        os.close(self._pidfd)
-        self._ended.set_result(lost)
-        self._last_words.close()
     def _may_end(self) -> bool:
         """Whether it had nothing left to do: its client has gone, or it has said its last.
 
@@ -235,6 +236,10 @@ class Worker:
             return True
         return not is_open(self._channel_inode)
 
+    def _over(self, lost: Failure) -> None:
+        os.close(self._pidfd)
+        self._ended.set_result(lost)
+        self._last_words.close()
         self.drop_channel()
         self._control.close_if_over()
         waiting, self._on_end = self._on_end, []
