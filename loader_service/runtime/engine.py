@@ -9,7 +9,7 @@ input views are also valid up to and during the `invoke` that follows them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import ModelDescription
@@ -25,6 +25,26 @@ class OutputTensor(NamedTuple):
     data_type: DataType
     dimensions: tuple[int, ...]
     data: memoryview | bytes
+
+
+class SteadyRun(Protocol):
+    """A signature prepared to run many times with the shapes that it has now.
+
+    Good until the model is called in any other way. Memory is given as C-contiguous buffers of any
+    element type, in the description's order.
+    """
+
+    def inputs(self) -> Sequence[Any]:
+        """Return the inputs' memory, writable; valid until `run` returns."""
+        ...
+
+    def run(self) -> None:
+        """Run the signature; raises as `LoadedModel.invoke` does, and is then good no more."""
+        ...
+
+    def outputs(self) -> Sequence[Any] | None:
+        """Return the outputs' memory after `run`; None if their shapes are not what they were."""
+        ...
 
 
 class LoadedModel(Protocol):
@@ -67,6 +87,13 @@ class LoadedModel(Protocol):
         """Return the outputs of the last `invoke` of this signature, in the description's order.
 
         Raises ModelFailed if there was none, or it failed.
+        """
+        ...
+
+    def steady(self, signature: int) -> SteadyRun | None:
+        """Prepare to repeat the last run of this signature, after its outputs were read.
+
+        None where a tensor is not plain memory (strings, scalars, tensors without elements).
         """
         ...
 

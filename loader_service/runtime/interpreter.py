@@ -23,6 +23,7 @@ from loader_service.runtime.failures import (
 from loader_service.runtime.kernels import Kernels, fallback_note, worth_a_retry
 from loader_service.runtime.native import Library
 from loader_service.runtime.session import Session
+from loader_service.runtime.steady import SteadySignature
 from loader_service.writer.warm_up import warm_up_model
 from model_loader_wire.description import ModelDescription
 
@@ -160,6 +161,10 @@ class InterpreterModel:
     def outputs(self, signature: int) -> list[OutputTensor]:
         """Return the last answer; see `LoadedModel.outputs`."""
         return self._live().outputs(signature)
+
+    def steady(self, signature: int) -> SteadySignature | None:
+        """Prepare to repeat the last run; see `LoadedModel.steady`."""
+        return self._live().steady(signature)
 
     def reset(self) -> None:
         """Open the model anew: the libraries' own reset leaves resource variables as they are."""

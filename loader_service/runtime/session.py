@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from loader_service.runtime.allocations import AllocationWatch
@@ -18,6 +19,7 @@ from loader_service.runtime.failures import (
 from loader_service.runtime.kernels import Kernels, kernels_in_use
 from loader_service.runtime.native import Library
 from loader_service.runtime.signatures import Signature, describe, read_signatures
+from loader_service.runtime.steady import SteadySignature, steady_signature
 from loader_service.runtime.tensor_memory import input_view, read_output, set_strings
 from model_loader_wire.description import SignatureDescription
 
@@ -112,6 +114,11 @@ class Session:
                     f"and the model declares {tensor.dimensions}"
                 )
         return outputs
+
+    def steady(self, signature: int) -> SteadySignature | None:
+        """Prepare to repeat the last run, or None if that cannot be done in place."""
+        called = self._signatures[signature]
+        return steady_signature(self._native, called, partial(self.run, signature))
 
     def _prepare_first_shapes(self, signature: Signature) -> None:
         """Allocate; a failure that the caller may never meet stands over until the first call.

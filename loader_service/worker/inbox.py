@@ -19,10 +19,15 @@ class Inbox:
     """Bytes of buffer; what is larger is read straight to where it belongs."""
 
     def __init__(self, channel: socket.socket, idle: Callable[[], None]) -> None:
+        self.idle = idle
         self._channel = channel
-        self._idle = idle
-        self._buffer = memoryview(bytearray(self.SIZE))
+        self._usual = self._buffer = memoryview(bytearray(self.SIZE))
         self._start = self._end = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next byte to be read is still in the channel."""
+        return self._start == self._end
 
     def header(self) -> Header:
         """Read the next frame's header; raises ChannelClosed, or BadFrame for other bytes."""
@@ -42,9 +47,7 @@ class Inbox:
             while self._end < count:
                 self._end += self._receive(self._buffer[self._end :])
         data = self._buffer[self._start : self._start + count]
-        self._start += count
-        if self._start == self._end:
-            self._start = self._end = 0
+        self._forget(count)
         return data
 
     def fill(self, place: memoryview) -> None:
@@ -52,12 +55,14 @@ class Inbox:
         early = min(self._end - self._start, len(place))
         if early:
             place[:early] = self._buffer[self._start : self._start + early]
-            self._start += early
-            if self._start == self._end:
-                self._start = self._end = 0
-        place = place[early:]
+            self._forget(early)
+            place = place[early:]
         while len(place):
-            place = place[self._receive(place) :]
+            count = self._receive(place, socket.MSG_WAITALL)
+            if count == len(place):
+                return
+            place = place[count:]
+            self.idle()  # the wait for the rest has lasted a quarter of a second
 
     def skip(self, count: int) -> None:
         """Read `count` bytes and forget them."""
@@ -66,12 +71,26 @@ class Inbox:
             self.take(piece)
             count -= piece
 
-    def _receive(self, place: memoryview) -> int:
+    def put_back(self, data: bytes) -> None:
+        """Let bytes be read again that came before all others; the inbox is empty."""
+        if len(data) > self.SIZE:
+            self._buffer = memoryview(bytearray(data))
+        else:
+            self._buffer[: len(data)] = data
+        self._start, self._end = 0, len(data)
+
+    def _forget(self, count: int) -> None:
+        self._start += count
+        if self._start == self._end:
+            self._start = self._end = 0
+            self._buffer = self._usual
+
+    def _receive(self, place: memoryview, flags: int = 0) -> int:
         while True:
             try:
-                count = self._channel.recv_into(place)
+                count = self._channel.recv_into(place, 0, flags)
             except BlockingIOError:
-                self._idle()
+                self.idle()
                 continue
             except ConnectionError:
                 raise ChannelClosed from None

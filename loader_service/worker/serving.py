@@ -10,14 +10,16 @@ import os
 import socket
 import struct
 from time import monotonic_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loader_service.runtime.engine import LoadedModel
 from loader_service.worker.control import HEAD, PONG, Message, pack, unpack_head
 from loader_service.worker.failing import Refused, failure_of
 from loader_service.worker.inbox import ChannelClosed, Inbox
 from loader_service.worker.orders import Go
+from loader_service.worker.steady import SteadyCall
 from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.exchange import byte_view
 from model_loader_wire.frames import (
     BadFrame,
     Entry,
@@ -26,6 +28,7 @@ from model_loader_wire.frames import (
     pack_failure,
     pack_header,
     pack_table,
+    unpack_header,
     unpack_table,
 )
 from model_loader_wire.strings import BadStrings, unpack_strings
@@ -70,26 +73,91 @@ class Serving:
         self._looked = monotonic_ns()
         self._calls = 0
         self._known: dict[int, _Known] = {}
+        self._last: _Known | None = None
+        self._steady: SteadyCall | None = None
         self._answer_table: tuple[tuple[Entry, ...], bytes] = ((), b"")
 
     def run(self) -> None:
         """Serve until the channel or the control socket ends."""
         try:
             while True:
-                header = self._inbox.header()
-                if header.kind is Kind.COMPUTE:
-                    self._compute(header)
-                elif header.kind is Kind.RESET:
-                    self._reset(header)
+                steady = self._steady
+                if steady is not None and self._inbox.is_empty:
+                    self._compute_steadily(steady)
                 else:
-                    raise BadFrame(f"a frame of kind {header.kind.name} is no request")
-                if monotonic_ns() - self._looked > LOOK_AFTER_NS:
-                    self._look_at_control()
+                    self._next()
+                    if monotonic_ns() - self._looked > LOOK_AFTER_NS:
+                        self._look_at_control()
         except ChannelClosed:
             return
         except BadFrame as error:
             # Where the next frame begins cannot be known; a client that does this is not missed.
             os.write(STDERR, f"the client sent what is no request: {error}\n".encode())
+
+    def _next(self) -> None:
+        """Serve a request of any kind."""
+        header = self._inbox.header()
+        if header.kind is Kind.COMPUTE:
+            self._compute(header)
+        elif header.kind is Kind.RESET:
+            self._reset(header)
+        else:
+            raise BadFrame(f"a frame of kind {header.kind.name} is no request")
+
+    def _compute_steadily(self, steady: SteadyCall) -> None:
+        """Serve a request that is like the last one, or leave it in the inbox for `_next`."""
+        began = steady.receive()
+        if not began:
+            self._steady = self._last = None
+            return
+        try:
+            ready = monotonic_ns()
+            steady.run()
+            computed = monotonic_ns()
+            parts = steady.answer(ready - began, computed - ready)
+            if parts is None:
+                self._steady = self._last = None
+                self._answer(unpack_header(steady.head), ready - began, computed - ready)
+            else:
+                self._write(parts, steady.answer_length)
+            self._calls += 1
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            self._steady = self._last = None
+            self._refuse(unpack_header(steady.head), 0, failure_of(error, self._go.memory_bytes))
+            return
+        if computed - self._looked > LOOK_AFTER_NS:
+            self._look_at_control()
+
+    def _expect_again(self, header: Header) -> None:
+        """Take the steady path from now on if this request was like the one before."""
+        known = self._known[header.signature]
+        if known is not self._last:
+            self._last = known
+            return
+        run = self._model.steady(header.signature)
+        if run is None:
+            return
+        entries, table = self._answer_table
+        answer_length = sum(entry.byte_length for entry in entries)
+        answer_head = pack_header(
+            Kind.ANSWER,
+            0,
+            signature=header.signature,
+            payload_length=answer_length,
+            table_length=len(table),
+            tensors=len(entries),
+        )
+        self._steady = SteadyCall(
+            run,
+            self._channel,
+            self._inbox,
+            request_head=pack_header(**header._asdict()) + known.table,
+            request_length=header.payload_length,
+            answer_head=answer_head + table,
+            answer_length=answer_length,
+        )
 
     def _compute(self, header: Header) -> None:
         began = monotonic_ns()
@@ -126,6 +194,8 @@ class Serving:
             self._refuse(header, unread, Failure(Cause.INVALID_INPUT, str(error)))
         except Exception as error:
             self._refuse(header, unread, failure_of(error, self._go.memory_bytes))
+        else:
+            self._expect_again(header)
 
     def _entries(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
         """Check the request against the model's own declaration; the last table is remembered."""
@@ -210,6 +280,7 @@ class Serving:
             unread = 0
             self._model.reset()
             self._known.clear()
+            self._last = None
             self._write([pack_header(Kind.DONE, header.sequence)])
         except ChannelClosed:
             raise
@@ -223,9 +294,13 @@ class Serving:
         head = pack_header(Kind.FAILURE, header.sequence, payload_length=len(payload))
         self._write([head + payload])
 
-    def _write(self, parts: list[bytes | memoryview]) -> None:
-        """Write everything, in one system call where the channel takes it."""
-        remaining = sum(len(part) for part in parts)
+    def _write(self, parts: list[Any], remaining: int | None = None) -> None:
+        """Write everything, in one system call where the channel takes it.
+
+        `parts` are bytes, or any C-contiguous buffers where their length in bytes is given.
+        """
+        if remaining is None:
+            remaining = sum(len(part) for part in parts)
         while True:
             try:
                 count = os.writev(self._channel, parts[:PARTS_AT_A_TIME])
@@ -238,10 +313,12 @@ class Serving:
             if remaining == 0:
                 return
             while count:
-                if count < len(parts[0]):
-                    parts[0] = memoryview(parts[0])[count:]
+                first = byte_view(parts[0])
+                if count < len(first):
+                    parts[0] = first[count:]
                     break
-                count -= len(parts.pop(0))
+                count -= len(first)
+                del parts[0]
 
     def _look_at_control(self) -> None:
         """Answer pings; the end of the control socket is the end of the worker."""

@@ -80,6 +80,9 @@ class ProbeModel:
         """Return the report."""
         return [OutputTensor(DataType.UINT8, (len(self._report),), self._report)]
 
+    def steady(self, signature: int) -> None:
+        """Each order is read anew."""
+
     def reset(self) -> None:
         """Nothing to reset."""
 

@@ -112,6 +112,9 @@ class Model:
             return [OutputTensor(DataType.STRING, (len(self.strings),), data)]
         return [OutputTensor(DataType.UINT8, (1,), bytes([index % 251])) for index in range(3000)]
 
+    def steady(self, signature: int) -> None:
+        """No signature takes the steady path."""
+
     def reset(self) -> None:
         """Count."""
         self.resets += 1
