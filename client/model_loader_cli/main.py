@@ -11,6 +11,7 @@ import click
 
 from model_loader import ModelLoaderError
 
+from .commands.bench import bench
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.inspect import inspect
@@ -43,7 +44,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (demo, run, inspect, ps, doctor):
+for command in (demo, run, inspect, ps, doctor, bench):
     cli.add_command(command)
 
 

@@ -19,8 +19,8 @@ from tests.support.processes import wait_until_empty
 COMMANDS = sorted(cli.commands)
 
 
-def test_there_are_five_commands() -> None:
-    assert COMMANDS == ["demo", "doctor", "inspect", "ps", "run"]
+def test_there_are_six_commands() -> None:
+    assert COMMANDS == ["bench", "demo", "doctor", "inspect", "ps", "run"]
 
 
 def test_the_version_is_the_distributions() -> None:

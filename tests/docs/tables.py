@@ -240,7 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exit-statuses": exit_statuses,
     **{
         f"options-{name}": partial(options_of, name)
-        for name in ("demo", "run", "inspect", "ps", "doctor")
+        for name in ("demo", "run", "inspect", "ps", "doctor", "bench")
     },
 }
 
