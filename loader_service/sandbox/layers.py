@@ -75,6 +75,9 @@ DESCRIPTIONS: Final[Mapping[Layer, str]] = {
     ),
     Layer.CGROUP_MEMORY: "The kernel counts and caps the worker's memory, page cache included.",
     Layer.CGROUP_PIDS: "The kernel caps how many threads and processes the worker can have.",
-    Layer.CGROUP_CPU: "The kernel caps the share of processor time the worker can take.",
+    Layer.CGROUP_CPU: (
+        "The kernel divides processor time equally among users, among a user's origins and among "
+        "an origin's workers, and caps a worker's share where that is limited."
+    ),
 }
 """What each layer does, in one sentence: `doctor` and the documentation print these."""
