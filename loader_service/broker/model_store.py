@@ -9,12 +9,17 @@ from loader_service.broker.model_bytes import ModelBytes
 
 Key = tuple[str, bytes]
 
+MOST_KEPT = 64
+"""Models of one principal: each takes a descriptor of the broker, however small it is."""
+
 
 class ModelStore:
     """Bytes by owner and digest; nobody finds, or can time, what another origin holds."""
 
     def __init__(self, kept_bytes: int) -> None:
-        """Keep at most so many bytes for each principal; what was used longest ago gives way."""
+        """Keep at most so many bytes, and `MOST_KEPT` models, for each principal; what was used
+        longest ago gives way.
+        """
         self._kept_bytes = kept_bytes
         self._of: dict[int, OrderedDict[Key, ModelBytes]] = {}
 
@@ -37,7 +42,9 @@ class ModelStore:
         models = self._of.setdefault(owner.principal, OrderedDict())
         models.setdefault((owner.origin, sha256), content)
         models.move_to_end((owner.origin, sha256))
-        while sum(kept.size for kept in models.values()) > self._kept_bytes:
+        while (
+            len(models) > MOST_KEPT or sum(kept.size for kept in models.values()) > self._kept_bytes
+        ):
             models.popitem(last=False)
 
     def forget(self, principal: int) -> None:
