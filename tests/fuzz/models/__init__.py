@@ -1,0 +1,1 @@
+"""Mutants of model files, through the whole service."""
