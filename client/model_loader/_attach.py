@@ -73,6 +73,15 @@ class AttachConnection:
             raise NetworkError("the service did not hand over the model's channel")
         return socket.socket(fileno=descriptors[0])
 
+    def offer(self, descriptor: int, size: int) -> bytes:
+        """Offer sealed memory that holds a model; gives its name for the load."""
+        request = pb.AttachRequest(offer_model=pb.OfferModel(size=size))
+        reply, descriptors = self._ask(request, descriptor)
+        _close_all(descriptors)
+        if reply.WhichOneof("reply") != "offered":
+            raise NetworkError("the service answered an offer with something else")
+        return reply.offered.offer
+
     def close(self) -> None:
         """Close the socket, which ends the session; safe at any time and more than once."""
         with suppress(OSError):
@@ -97,11 +106,13 @@ class AttachConnection:
                 f"process {pid} listens at {self.directory}, not the private service {broker_pid}"
             )
 
-    def _ask(self, request: pb.AttachRequest) -> tuple[pb.AttachReply, list[int]]:
+    def _ask(self, request: pb.AttachRequest, *given: int) -> tuple[pb.AttachReply, list[int]]:
         with self._lock:
             try:
-                data = request.SerializeToString()
-                self._socket.sendall(LENGTH.pack(len(data)) + data)
+                message = request.SerializeToString()
+                data = LENGTH.pack(len(message)) + message
+                sent = socket.send_fds(self._socket, [data], given) if given else 0
+                self._socket.sendall(data[sent:])
                 reply, descriptors = self._read()
             except BaseException as error:
                 # Half a conversation cannot be carried on: the session ends with its connection.

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from model_loader_wire.causes import Cause
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
-from ._effects import Adopt, InThread, Notify, Steps, Upload
+from ._effects import Adopt, Call, InThread, Notify, Steps, Upload
 from ._messages import description_from, isolation_from, limits_from, limits_to
 from ._model_core import ModelCore
 from ._options import ContextOptions, lower, seconds
-from ._session import Session
+from ._sealing import SEALED_FROM, Sealing
+from ._session import CALL_SECONDS, Session
 from ._source import Progress, Source
 from ._values import Report
-from .errors import ConstraintError, DataError, UnknownError
+from .errors import ConstraintError, DataError, TimeoutError, UnknownError
 
 GRACE_SECONDS = 5.0
 """How much longer than the service's own limit the client waits: the service's error says more."""
@@ -54,11 +55,17 @@ def load(
         )
         if options.limits is not None:
             header.limits.CopyFrom(limits_to(options.limits))
-        reply: pb.LoadReply = yield _upload("Load", header, opened, on_progress, wait)
+        progressed = _teller(opened, on_progress)
+        deadline = None if wait is None else started + wait
+        header.offer = yield from _offer(session, opened, progressed, deadline)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        reply: pb.LoadReply = yield _upload("Load", header, opened, progressed, left)
     finally:
         opened.close()
     try:
-        _check_digest(reply.sha256, opened)
+        if not header.offer:
+            _check_digest(reply.sha256, opened)
+        session.sizes_loaded.add(opened.size)
         description = description_from(reply.description)
         in_force = limits_from(reply.limits)
         report = Report(
@@ -66,7 +73,7 @@ def load(
             kernels=description.kernels,
             note=description.note,
             threads=description.threads,
-            sha256=opened.sha256.hex(),
+            sha256=reply.sha256.hex(),
             size=opened.sent,
             load_seconds=time.monotonic() - started,
             limits=in_force,
@@ -95,7 +102,9 @@ def inspect(session: Session, source: Any, timeout: float | None) -> Steps[dict[
     opened: Any = yield InThread(partial(Source, source, limits.model_bytes))
     try:
         header = pb.LoadHeader(model_format="tflite", size=opened.size, label=opened.label)
-        reply: pb.InspectReply = yield _upload("Inspect", header, opened, None, wait)
+        reply: pb.InspectReply = yield _upload(
+            "Inspect", header, opened, _teller(opened, None), wait
+        )
     finally:
         opened.close()
     _check_digest(reply.sha256, opened)
@@ -116,19 +125,65 @@ def inspect(session: Session, source: Any, timeout: float | None) -> Steps[dict[
     return summary
 
 
+def _offer(
+    session: Session, source: Source, progressed: Callable[[], None], deadline: float | None
+) -> Steps[bytes]:
+    """Spare the upload: name bytes that the service holds, or offer it sealed memory.
+
+    Gives the name for the load's header; an empty one where the bytes must be streamed.
+    """
+    # Only bytes of a size that was loaded before can be held: others are not hashed in vain.
+    if source.size in session.sizes_loaded and source.rereadable:
+        digest = yield InThread(source.find_digest)
+        found: pb.FindModelReply = yield Call(
+            "FindModel", pb.FindModelRequest(sha256=digest), CALL_SECONDS
+        )
+        if found.offer:
+            source.sent = source.size
+            progressed()
+            return found.offer
+    if session.attach is None or source.size < SEALED_FROM:
+        return b""
+    try:
+        sealing: Any = yield InThread(partial(Sealing, source))
+    except OSError:  # a kernel without such memory
+        return b""
+    try:
+        while (yield InThread(sealing.fill)):
+            progressed()
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError("the load's deadline passed before the model was sent")
+        offer: bytes = yield InThread(
+            partial(session.attach.offer, sealing.descriptor, sealing.size)
+        )
+    finally:
+        sealing.close()
+    return offer
+
+
 def _upload(
     method: str,
     header: pb.LoadHeader,
     source: Source,
-    on_progress: Progress | None,
+    progressed: Callable[[], None],
     timeout: float | None,
 ) -> Upload:
     def requests() -> Iterator[pb.LoadRequest]:
         yield pb.LoadRequest(header=header)
+        if header.offer:
+            return
         for chunk in source.chunks():
-            yield pb.LoadRequest(chunk=chunk)
+            yield pb.LoadRequest(chunk=bytes(chunk))
         yield pb.LoadRequest(trailer=pb.LoadTrailer(sha256=source.sha256))
 
+    def unclaimed(reply: pb.LoadReply) -> Notify:
+        return Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
+
+    return Upload(method, requests(), progressed, timeout, unclaimed if method == "Load" else None)
+
+
+def _teller(source: Source, on_progress: Progress | None) -> Callable[[], None]:
+    """Make a function that tells how far the source was read, if that is news."""
     told = 0
 
     def progressed() -> None:
@@ -137,10 +192,7 @@ def _upload(
             told = source.sent
             on_progress(told, source.size)
 
-    def unclaimed(reply: pb.LoadReply) -> Notify:
-        return Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
-
-    return Upload(method, requests(), progressed, timeout, unclaimed if method == "Load" else None)
+    return progressed
 
 
 def _check_digest(digest: bytes, source: Source) -> None:

@@ -23,6 +23,7 @@ REPLIES: dict[str, type[Message]] = {
     "Formats": pb.FormatsReply,
     "Load": pb.LoadReply,
     "Inspect": pb.InspectReply,
+    "FindModel": pb.FindModelReply,
     "Compute": pb.ComputeReply,
     "Reset": pb.ResetReply,
     "CloseModel": pb.CloseModelReply,

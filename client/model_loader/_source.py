@@ -56,12 +56,13 @@ class Source:
         """Digest of what was read so far."""
         return self._digest.digest()
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, *, hashed: bool = True) -> Iterator[bytes | memoryview]:
         """Read to the end; raises DataError if there is nothing, or not the size that was said."""
         while chunk := self._read():
             self.sent += len(chunk)
             self._check_size(self.sent)
-            self._digest.update(chunk)
+            if hashed:
+                self._digest.update(chunk)
             yield chunk
         if self.sent == 0:
             raise _empty()
@@ -70,6 +71,22 @@ class Source:
                 f"the source changed while it was read: {self.sent} bytes came of {self.size}",
                 cause=Cause.BAD_SOURCE,
             )
+
+    @property
+    def rereadable(self) -> bool:
+        """Whether the bytes are there to be read a second time."""
+        return self.size > 0 and (self._view is not None or self._owned)
+
+    def find_digest(self) -> bytes:
+        """Hash everything; what was hashed is still to be read."""
+        for _ in self.chunks():
+            pass
+        digest = self.sha256
+        self.sent = 0
+        self._digest = hashlib.sha256()
+        if self._owned:
+            self._file.seek(0)
+        return digest
 
     def close(self) -> None:
         """Close a file that was opened here; a caller's file object stays open."""
@@ -106,9 +123,9 @@ class Source:
         self._view = view.cast("B")
         self.size = view.nbytes
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytes | memoryview:
         if self._view is not None:
-            return bytes(self._view[self.sent : self.sent + CHUNK])
+            return self._view[self.sent : self.sent + CHUNK]
         chunk = self._file.read(CHUNK)
         if chunk is None:
             raise ConstraintError("the file object is non-blocking and has no bytes now")

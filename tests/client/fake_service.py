@@ -99,6 +99,8 @@ class FakeService(ModelLoaderServicer):
         self.tokens: set[str] = set()
         self.refuse: Failure | None = None
         self.damage_digest = False
+        self.offers: dict[bytes, bytes] = {}
+        self.held: dict[bytes, bytes] = {}
         self.grpc_mode = 0o700
         self.garbage_on_attach = b""
         self._workers_end: dict[str, socket.socket] = {}
@@ -160,8 +162,11 @@ class FakeService(ModelLoaderServicer):
     def _attach(self, connection: socket.socket) -> None:
         with connection:
             while True:
+                given: list[int] = []
                 try:
-                    (length,) = struct.unpack("<I", workers.read_exactly(connection, 4))
+                    head, given, _, _ = socket.recv_fds(connection, 4, 1)
+                    head += bytes(workers.read_exactly(connection, 4 - len(head)))
+                    (length,) = struct.unpack("<I", head)
                     data = bytes(workers.read_exactly(connection, length))
                 except (workers.Ended, OSError):
                     return
@@ -180,6 +185,11 @@ class FakeService(ModelLoaderServicer):
                             grpc_path=str(self.grpc_path),
                         )
                     )
+                elif request.WhichOneof("request") == "offer_model":
+                    (memory,) = given
+                    name = self._offer(os.pread(memory, request.offer_model.size, 0))
+                    os.close(memory)
+                    reply = attach_pb2.AttachReply(offered=attach_pb2.Offered(offer=name))
                 else:
                     model_id = request.receive_channel.model_id
                     loaded = self.loaded[model_id]
@@ -192,6 +202,11 @@ class FakeService(ModelLoaderServicer):
                     assert loaded.theirs is not None
                     loaded.theirs.close()
                     loaded.theirs = None
+
+    def _offer(self, content: bytes) -> bytes:
+        name = b"offer %d" % len(self.offers)
+        self.offers[name] = content
+        return name
 
     def _session(self, origin: str) -> pb.Session:
         return pb.Session(
@@ -239,8 +254,11 @@ class FakeService(ModelLoaderServicer):
                     content += part.chunk
                 case "trailer":
                     trailer = part.trailer.sha256
+        if header.offer:
+            content = self.offers[header.offer]
         digest = hashlib.sha256(content).digest()
-        assert digest == trailer
+        assert digest == trailer or header.offer
+        self.held[digest] = content
         model = self.files.get(content)
         if model is None:
             raise _abort(context, Failure(Cause.INVALID_MODEL, "not a TFLite file"))
@@ -263,6 +281,13 @@ class FakeService(ModelLoaderServicer):
             ),
             limits=_limits(self._limits_of(header)),
         )
+
+    def FindModel(  # noqa: N802
+        self, request: pb.FindModelRequest, context: grpc.ServicerContext
+    ) -> pb.FindModelReply:
+        self._note("FindModel", request, context)
+        content = self.held.get(request.sha256)
+        return pb.FindModelReply(offer=b"" if content is None else self._offer(content))
 
     def Inspect(  # noqa: N802
         self, request_iterator: Iterator[pb.LoadRequest], context: grpc.ServicerContext
