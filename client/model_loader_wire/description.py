@@ -117,6 +117,9 @@ def tensor_from_values(values: object) -> TensorDescription:
     length = fields.get("bytes")
     byte_length = None if length is None else _number(length)
     element = data_type.element_size
+    # Zeros left out, as NumPy counts: no array could have such a shape, even without elements.
+    if prod(size for size in dimensions or () if size) * (element or 1) >= 2**63:
+        raise BadDescription(f"tensor {name!r}: {dimensions} are too large")
     if byte_length is not None and element is not None:
         if dimensions is None or None in dimensions:
             raise BadDescription(f"tensor {name!r} has a byte length but no known dimensions")
@@ -172,7 +175,8 @@ def _list(values: object, most: int) -> list[object]:
 
 def _number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise BadDescription(f"{str(value)[:40]!r} is no count")
+        kind = value if isinstance(value, int | float) else type(value).__name__
+        raise BadDescription(f"{str(kind)[:40]} is no count")
     return value
 
 

@@ -202,7 +202,7 @@ def _failure(fields: dict[str, object]) -> Failure:
             float(str(fields["value"])),
             float(str(fields["maximum"])),
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         failure = None
     if failure is None or failure.cause not in WORKER_MAY_SAY:
         return Failure(Cause.PROTOCOL_VIOLATION, "the worker's report of a failure cannot be")

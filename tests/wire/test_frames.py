@@ -17,6 +17,7 @@ from model_loader_wire.description import (
     TensorDescription,
     model_from_values,
     model_to_values,
+    tensor_from_values,
 )
 from model_loader_wire.frames import (
     HEADER,
@@ -159,6 +160,24 @@ def test_description_of_rubbish(values: Any) -> None:
         model_from_values(values)
     with pytest.raises(BadDescription):
         model_from_values({"signatures": values, "runtime": "", "kernels": "", "note": ""})
+
+
+@pytest.mark.parametrize(
+    "dimensions", [[0, 2**62, 2**62], [2**62, None, 2**62], [2**63 - 1], [1] * 33]
+)
+def test_description_of_a_shape_that_no_array_can_have(dimensions: list[int | None]) -> None:
+    sizes = [-1 if size is None else size for size in dimensions]
+    length = 0 if 0 in sizes else None
+    with pytest.raises(BadDescription, match="too large|more than 32"):
+        tensor_from_values({"name": "x", "type": 6, "dimensions": sizes, "bytes": length})
+
+
+def test_description_with_a_nest_for_a_number() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(BadDescription, match="list is no count"):
+        tensor_from_values({"name": "x", "type": deep})
 
 
 def test_description_there_and_back() -> None:

@@ -28,7 +28,7 @@ class Row:
         """Write it."""
         rank = len(self.dimensions) if self.rank is None else self.rank
         sizes = b"".join(pack("<Q", size % 2**64) for size in self.dimensions)
-        return ENTRY.pack(self.code, rank, b"", self.byte_length) + sizes
+        return ENTRY.pack(self.code, rank % 256, b"", self.byte_length % 2**64) + sizes
 
 
 @dataclass(slots=True)
