@@ -168,7 +168,7 @@ def test_description_of_rubbish(values: Any) -> None:
 def test_description_of_a_shape_that_no_array_can_have(dimensions: list[int | None]) -> None:
     sizes = [-1 if size is None else size for size in dimensions]
     length = 0 if 0 in sizes else None
-    with pytest.raises(BadDescription, match="too large|more than 32"):
+    with pytest.raises(BadDescription, match=r"too large|more than 32"):
         tensor_from_values({"name": "x", "type": 6, "dimensions": sizes, "bytes": length})
 
 
