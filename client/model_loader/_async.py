@@ -156,8 +156,9 @@ class AsyncDriver:
                 raise
 
         call = self._start(effect.method, requests(), effect.timeout)
+        ending = _Ending(call)
         try:
-            return await self._reply(effect.method, call)
+            return await self._reply(effect.method, call, ending)
         except Exception:
             if faults:
                 raise faults[0] from None
@@ -217,14 +218,48 @@ class AsyncDriver:
             call = self._methods[method] = make(SERVICE + method)
         return call(request, timeout=timeout, metadata=self._metadata)
 
-    async def _reply(self, method: str, call: Any) -> Any:
+    async def _reply(self, method: str, call: Any, ending: _Ending | None = None) -> Any:
         try:
             return read_reply(method, await call)
         except grpc.RpcError as error:
-            raise _error_of(error) from None
+            raise (ending and ending.error_behind(error)) or _error_of(error) from None
         except BaseException:
             call.cancel()  # a cancelled task withdraws the work, too
             raise
+
+
+class _Ending:
+    """What was said first of why a call with a stream of requests ended.
+
+    When a request cannot be written because the call is over, grpc.aio puts an internal error of
+    its own in the place of the service's word (https://github.com/grpc/grpc/issues/36066).
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._said: tuple[Any, Any, Any] | None = None
+        call.add_done_callback(self._note)
+
+    def error_behind(self, error: Any) -> Exception | None:
+        """Give the error that an internal one stands in the place of, if there is one."""
+        if self._said is None or error.code() is not grpc.StatusCode.INTERNAL:
+            return None
+        code, details, trailers = self._said
+        return error_of_status(code.name, details or "", tuple(trailers or ()))
+
+    def _note(self, call: Any) -> None:
+        if self._said is None:
+            code, details, trailers = call.code(), call.details(), call.trailing_metadata()
+            self._said = (_at_once(code), _at_once(details), _at_once(trailers))
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Give the result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise RuntimeError("a call that is over still waits for its status")
 
 
 async def _swallow(call: Any) -> Any:
