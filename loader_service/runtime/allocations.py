@@ -37,6 +37,9 @@ class _MallocInfo(ctypes.Structure):
 _libc = ctypes.CDLL(None)
 _errno_place = _libc["__errno_location"]
 _errno_place.restype = ctypes.c_void_p
+_malloc_trim = getattr(_libc, "malloc_trim", None)
+if _malloc_trim is not None:
+    _malloc_trim.argtypes = [ctypes.c_size_t]
 _mallinfo2 = getattr(_libc, "mallinfo2", None)
 if _mallinfo2 is not None:
     _mallinfo2.restype = _MallocInfo
@@ -52,6 +55,12 @@ def held_bytes() -> int:
         return 0
     info = _mallinfo2()
     return int(info.arena) + int(info.hblkhd)
+
+
+def give_back() -> None:
+    """Return to the kernel what the C library holds and nobody uses: after a model has gone."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 class AllocationWatch:

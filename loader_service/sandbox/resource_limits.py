@@ -5,10 +5,12 @@ from __future__ import annotations
 import resource
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from loader_service.sandbox import policy
 from loader_service.sandbox.layers import Layer
+
+LARGEST_LIMIT: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class ResourceLimits:
     zygote had before. For hosts without a memory cgroup; see `data_in_use`."""
     cpu_seconds: int | None = None
     """Processor time over the worker's life in seconds, all threads together."""
+    raised: int = 1
+    """Up to how many times `data_bytes` and `cpu_seconds` the service may raise these two later:
+    the worker's hard limits. The worker itself may not, once it is locked down."""
     descriptors: int = policy.OPEN_DESCRIPTORS
     """Descriptor numbers below this one can be opened (`RLIMIT_NOFILE`)."""
 
@@ -35,6 +40,7 @@ class ResourceLimits:
         interpreters: int = 2,
         data_bytes: int | None = None,
         cpu_seconds: int | None = None,
+        raised: int = 1,
         descriptors: int = policy.OPEN_DESCRIPTORS,
     ) -> Self:
         """The limits of a worker that holds up to `interpreters` of `threads` threads each.
@@ -47,7 +53,7 @@ class ResourceLimits:
         """
         alone = {Layer.UNPRIVILEGED_UID, Layer.USER_NAMESPACE} & entered
         tasks = policy.tasks_for(threads, interpreters) if alone else None
-        return cls(tasks, data_bytes, cpu_seconds, descriptors)
+        return cls(tasks, data_bytes, cpu_seconds, raised, descriptors)
 
 
 def apply_limits(limits: ResourceLimits) -> None:
@@ -67,12 +73,13 @@ def apply_limits(limits: ResourceLimits) -> None:
     if limits.tasks is not None:
         _set(resource.RLIMIT_NPROC, limits.tasks)
     if limits.data_bytes is not None:
-        _set(resource.RLIMIT_DATA, limits.data_bytes)
+        most = min(limits.data_bytes * limits.raised, LARGEST_LIMIT)
+        _set(resource.RLIMIT_DATA, limits.data_bytes, most)
     if limits.cpu_seconds is not None:
         _set(
             resource.RLIMIT_CPU,
             limits.cpu_seconds,
-            limits.cpu_seconds + policy.CPU_GRACE_SECONDS,
+            limits.cpu_seconds * limits.raised + policy.CPU_GRACE_SECONDS,
         )
 
 

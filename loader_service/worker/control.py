@@ -13,7 +13,10 @@ from enum import IntEnum
 
 HEAD = struct.Struct("<IB")
 PONG = struct.Struct("<QQ")
-"""The ping's number, and how many computations the worker has done."""
+"""The ping's number, and how many computations the worker has done; one count a channel."""
+NUMBER = struct.Struct("<I")
+"""Which of a host's channels a message is about: MODEL, MODEL_END and CLOSE to a host begin so,
+and the fields of OPEN and of a host's answers hold it as ``number``."""
 
 LONGEST_FROM_WORKER = 4 << 20
 """Bytes: a description of some thousand tensors fits."""
@@ -22,17 +25,27 @@ MODEL_PIECE = 1 << 20
 
 
 class Message(IntEnum):
-    """Kinds below 16 go to the worker, the others come from it."""
+    """Kinds below 16 go to the worker, the others come from it.
+
+    OPEN, CLOSE, CLOSED and GONE are only for hosts, which hold several models.
+    """
 
     GO = 1
     MODEL = 2
     MODEL_END = 3
     PING = 4
+    OPEN = 5
+    """A model will come, with the fields of `Go` that concern it."""
+    CLOSE = 6
+    """Forget a model, however far it has come; answered with CLOSED, once it is forgotten."""
     READY = 16
     LOADED = 17
     INSPECTED = 18
     FAILED = 19
     PONG = 20
+    CLOSED = 21
+    GONE = 22
+    """A model's client has gone or has sent what is no request, and the model is forgotten."""
 
 
 class BadMessage(ValueError):

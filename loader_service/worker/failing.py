@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loader_service.runtime.failures import LimitReached, RuntimeFailure
+from loader_service.runtime.flatbuffer import MalformedModel
 from model_loader_wire.causes import Cause, Failure
 
 
@@ -26,6 +27,8 @@ def failure_of(error: Exception, memory_bytes: int) -> Failure:
             return Failure(cause, str(error), error.limit, error.value, error.maximum)
         case RuntimeFailure():
             return Failure(error.cause, str(error))
+        case MalformedModel():
+            return Failure(Cause.INVALID_MODEL, str(error))
         case MemoryError():
             return Failure(
                 Cause.OUT_OF_MEMORY,

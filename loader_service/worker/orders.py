@@ -7,11 +7,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+MOST_CHANNELS = 240
+"""Channels of one worker: with its other descriptors they fit one message (SCM_MAX_FD, 253)."""
+
 
 class Task(StrEnum):
     """What a worker is for."""
 
     LOAD = "load"
+    HOST = "host"
+    """Hold several models of one origin; the orders for each come after the lock-down."""
     INSPECT = "inspect"
     REHEARSE = "rehearse"
     """Lock down, report the layers, end: shows at the service's start what this host allows."""
@@ -31,10 +36,12 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class Spawn(_Order):
-    """Asks the zygote for a worker; stderr, control socket and channel come with it."""
+    """Asks the zygote for a worker; stderr, control socket and channels come with it."""
 
     uid: int | None
     """The worker's own uid, where the zygote may change it."""
+    channels: int = 1
+    """How many channels: one for each model that the worker will ever hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +61,6 @@ class Go(_Order):
     """Bytes of model to come; 0 if not known beforehand."""
     operators: str = "standard"
     """The profile of operators that the verifier allows."""
+    models: int = 1
+    """How many models the worker may hold at a time. The limits above are one model's; the broker
+    raises those of the kernel with each model, up to so many times."""

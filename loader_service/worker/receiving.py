@@ -35,33 +35,49 @@ def receive(sock: socket.socket, *kinds: Message) -> tuple[Message, bytearray]:
     return kind, payload
 
 
-def receive_model(sock: socket.socket, size: int) -> bytes:
-    """Receive a model: `size` bytes, or until MODEL_END where the size is 0.
+class IncomingModel:
+    """A model on its way in: `size` bytes, or as many as come where the size is 0.
 
     The interpreter takes nothing but ``bytes``; of known size it is filled in place, before
     anybody else can see it, so that the model is in memory once.
     """
-    if size == 0:
-        pieces: list[bytes] = []
-        while True:
-            kind, payload = receive(sock, Message.MODEL, Message.MODEL_END)
-            if kind is Message.MODEL_END:
-                return b"".join(pieces)
-            pieces.append(bytes(payload))
-    model: bytes = _new_bytes(None, size)
-    assert sys.getsizeof(model) == _HEADER_SIZE + size + 1
-    place = memoryview((ctypes.c_char * size).from_address(id(model) + _HEADER_SIZE)).cast("B")
+
+    def __init__(self, size: int) -> None:
+        self._pieces: list[bytearray] = []
+        self._model: bytes | None = None
+        if size:
+            self._model = _new_bytes(None, size)
+            assert sys.getsizeof(self._model) == _HEADER_SIZE + size + 1
+            at = id(self._model) + _HEADER_SIZE
+            self._place = memoryview((ctypes.c_char * size).from_address(at)).cast("B")
+
+    def space(self, length: int) -> memoryview:
+        """Return the place of the next piece; raises BadMessage for more than was announced."""
+        if self._model is None:
+            self._pieces.append(bytearray(length))
+            return memoryview(self._pieces[-1])
+        if length > len(self._place):
+            raise BadMessage("more bytes came than were announced")
+        place, self._place = self._place[:length], self._place[length:]
+        return place
+
+    def whole(self) -> bytes:
+        """Return the model; raises BadMessage if fewer bytes came than were announced."""
+        if self._model is None:
+            return b"".join(self._pieces)
+        if len(self._place):
+            raise BadMessage(f"{len(self._place)} bytes fewer came than were announced")
+        return self._model
+
+
+def receive_model(sock: socket.socket, size: int) -> bytes:
+    """Receive a model of `size` bytes, until MODEL_END; see `IncomingModel`."""
+    model = IncomingModel(size)
     while True:
         kind, length = _receive_head(sock, (Message.MODEL, Message.MODEL_END))
         if kind is Message.MODEL_END:
-            break
-        if length > len(place):
-            raise BadMessage("more bytes came than were announced")
-        fill(sock, place[:length])
-        place = place[length:]
-    if len(place):
-        raise BadMessage(f"{len(place)} bytes fewer came than were announced")
-    return model
+            return model.whole()
+        fill(sock, model.space(length))
 
 
 def _receive_head(sock: socket.socket, kinds: tuple[Message, ...]) -> tuple[Message, int]:

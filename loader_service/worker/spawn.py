@@ -22,7 +22,7 @@ ERROR_LENGTH = 4096
 
 
 def spawn(runtime: Runtime, order: Spawn, null: int, descriptors: list[int]) -> dict[str, object]:
-    """Fork a worker that owns `descriptors` (stderr, control, channel); returns what happened.
+    """Fork a worker that owns `descriptors` (stderr, control, channels); returns what happened.
 
     The answer holds the worker's ``pid``, or ``error``. The descriptors are closed here, so that
     the death of the worker ends its sockets.
@@ -51,6 +51,8 @@ def _intermediate(
     """Enter the namespaces and fork the worker; never returns."""
     answer: dict[str, object] = {}
     try:
+        if len(descriptors) != 2 + order.channels:
+            raise OSError(f"{len(descriptors)} descriptors came for {order.channels} channels")
         # Read here, the last place with a /proc.
         inherited_bytes = data_in_use()
         namespaces = lockdown.enter_namespaces(frozenset(lockdown.NAMESPACE_LAYERS), order.uid)
@@ -72,14 +74,15 @@ def _worker(
     null: int,
     descriptors: list[int],
 ) -> None:
-    """Put the five descriptors into place and be the worker; never returns."""
+    """Put the descriptors into place and be the worker; never returns."""
     status = 1
     try:
         process.set_name("ml-worker")
-        error_pipe, control, channel = descriptors
-        place({0: null, 1: null, 2: error_pipe, worker.CONTROL: control, worker.CHANNEL: channel})
+        error_pipe, control, *channels = descriptors
+        places = {0: null, 1: null, 2: error_pipe, worker.CONTROL: control}
+        place(places | dict(enumerate(channels, worker.CHANNEL)))
         signals.exit_on_signals()
-        status = worker.run(runtime, namespaces, inherited_bytes)
+        status = worker.run(runtime, namespaces, inherited_bytes, len(channels))
     except BaseException:
         traceback.print_exc()
     finally:

@@ -16,7 +16,7 @@ import sys
 from loader_service.runtime.runtimes import find_runtime
 from loader_service.sandbox import lockdown, process, signals
 from loader_service.sandbox.descriptors import close_all_except
-from loader_service.worker.orders import Spawn
+from loader_service.worker.orders import MOST_CHANNELS, Spawn
 from loader_service.worker.spawn import spawn
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     gc.freeze()
     broker.send(json.dumps({"runtime": runtime.name, "version": runtime.version}).encode())
     while True:
-        data, descriptors, _, _ = socket.recv_fds(broker, 65536, 4)
+        data, descriptors, _, _ = socket.recv_fds(broker, 65536, 2 + MOST_CHANNELS)
         if not data:
             return 0
         reply = spawn(runtime, Spawn.from_fields(json.loads(data)), null, descriptors)
