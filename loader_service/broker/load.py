@@ -50,6 +50,10 @@ class Load:
             raise refuse(Cause.CLOSED, "the session was closed while the model was loading")
         self._session.unfinished.add(worker)
 
+    def hold(self, content: ModelBytes) -> None:
+        """Take over the model's bytes until the load is over."""
+        self.content = content
+
     @asynccontextmanager
     async def ended_with_failure(self) -> AsyncIterator[None]:
         """Kill the worker if the block is left by an exception; a reason before that one stays."""
@@ -62,6 +66,8 @@ class Load:
             self._kill(Failure(Cause.CANCELLED, "the load was given up"))
             raise
         finally:
+            if self.content is not None:
+                self.content.close()
             if self._worker is not None:
                 self._session.unfinished.discard(self._worker)
 

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import mmap
 import os
-import weakref
 from dataclasses import dataclass, field
 
 from loader_service.broker.refusal import refuse
@@ -23,29 +22,40 @@ BLOCK = 512
 
 
 class ModelBytes:
-    """Immutable bytes behind a descriptor, which is closed with the last reference."""
+    """Immutable bytes behind a descriptor; whoever holds some closes them."""
 
     def __init__(self, descriptor: int) -> None:
         """Take over a descriptor; raises Refusal, having closed it, unless it is sealed memory."""
-        self._finalizer = weakref.finalize(self, os.close, descriptor)
         self._descriptor = descriptor
         try:
             self.size = _sealed_size(descriptor)
         except BaseException:
-            self._finalizer()
+            self.close()
             raise
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._descriptor
 
-    async def sha256(self) -> bytes:
-        """Hash the bytes, in a thread of its own."""
-        return await asyncio.to_thread(self._hash)
+    def copy(self) -> ModelBytes:
+        """Return the same bytes behind a descriptor of their own."""
+        return ModelBytes(fcntl.fcntl(self._descriptor, fcntl.F_DUPFD_CLOEXEC, 0))
 
-    def _hash(self) -> bytes:
-        with mmap.mmap(self._descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ) as content:
-            return hashlib.sha256(content).digest()
+    def close(self) -> None:
+        """Let go of the bytes; safe more than once."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    async def sha256(self) -> bytes:
+        """Hash the bytes, in a thread of its own; they may be closed meanwhile."""
+        content = mmap.mmap(self._descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        return await asyncio.to_thread(_hash, content)
+
+
+def _hash(content: mmap.mmap) -> bytes:
+    with content:
+        return hashlib.sha256(content).digest()
 
 
 @dataclass(slots=True)

@@ -36,17 +36,19 @@ class ModelStore:
         return content
 
     def keep(self, owner: Owner, sha256: bytes, content: ModelBytes) -> None:
-        """Keep the bytes of a model that was loaded."""
+        """Keep a copy of the descriptor of a model that was loaded."""
         if not self.takes(content.size):
             return
         models = self._of.setdefault(owner.principal, OrderedDict())
-        models.setdefault((owner.origin, sha256), content)
+        if (owner.origin, sha256) not in models:
+            models[owner.origin, sha256] = content.copy()
         models.move_to_end((owner.origin, sha256))
         while (
             len(models) > MOST_KEPT or sum(kept.size for kept in models.values()) > self._kept_bytes
         ):
-            models.popitem(last=False)
+            models.popitem(last=False)[1].close()
 
     def forget(self, principal: int) -> None:
         """Let go of all that a principal holds."""
-        self._of.pop(principal, None)
+        for content in self._of.pop(principal, {}).values():
+            content.close()
