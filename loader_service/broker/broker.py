@@ -13,6 +13,7 @@ from loader_service.broker.attach import AttachServer
 from loader_service.broker.directory import Directory
 from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
+from loader_service.broker.outstanding import InFlight
 from loader_service.broker.servicer import Servicer
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
@@ -38,9 +39,10 @@ class Broker:
     ) -> None:
         self._settings = settings
         self._directory = directory
-        self._sessions = Sessions(settings.limits)
+        self._sessions = Sessions(settings)
         self._supervisor = Supervisor(settings, tree, zygote)
         self._loading = Loading(settings, self._sessions, self._supervisor)
+        self._in_flight = InFlight(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
         self._attach: AttachServer | None = None
@@ -105,7 +107,12 @@ class Broker:
                     maximum_concurrent_rpcs=self._settings.calls_at_a_time,
                 )
                 servicer = Servicer(
-                    principal, self._settings, self._sessions, self._supervisor, self._loading
+                    principal,
+                    self._settings,
+                    self._sessions,
+                    self._supervisor,
+                    self._loading,
+                    self._in_flight,
                 )
                 pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
                 health = Health(principal, self._sessions, self._supervisor.readiness)

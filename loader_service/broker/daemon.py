@@ -19,6 +19,7 @@ from loader_service.broker.zygote import Zygote
 from loader_service.sandbox import cgroup, process
 from loader_service.sandbox.descriptors import allow_many, open_standard
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+from model_loader_wire.shared_limits import SHARED_LIMITS
 
 SYSTEM_DIRECTORY = "/run/model-loader"
 
@@ -101,6 +102,17 @@ def parser() -> argparse.ArgumentParser:
             default=default,
             help=f"{text} (default: %(default)s)",
         )
+    shared = result.add_argument_group(
+        "limits that models share", "of an origin, of a principal (a user), and in all"
+    )
+    for name, number in SHARED_LIMITS.items():
+        shared.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            metavar="N",
+            default=number,
+            help=f"(default: {'no limit' if number is None else number})",
+        )
     limits = result.add_argument_group("limits", "upper bounds; a caller can lower them for a load")
     for field in fields(Limits):
         default = getattr(DEFAULT_LIMITS, field.name)
@@ -131,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
             runtime=given.runtime,
             operators=given.operators,
             allowed_uids=frozenset(_uid(user) for user in given.allow_user),
-            **{name: getattr(given, name) for name in FLAGS},
+            **{name: getattr(given, name) for name in (*FLAGS, *SHARED_LIMITS)},
         )
     except (TypeError, ValueError) as error:
         print(f"model-loaderd: {error}", file=sys.stderr)

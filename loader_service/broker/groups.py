@@ -1,7 +1,8 @@
-"""The cgroups of workers: one each, inside the one that holds all of their principal."""
+"""The cgroups of workers: each in its origin's, that in its principal's, that in the one of all."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loader_service.broker.refusal import refuse
@@ -11,6 +12,13 @@ from loader_service.sandbox import cgroup
 from loader_service.sandbox.policy import tasks_for
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
+
+NEEDED: Mapping[str, cgroup.Controller] = {
+    "cpu_percent": "cpu",
+    **{f"{level}_cpu_percent": "cpu" for level in ("origin", "principal", "total")},
+    **{f"{level}_memory_bytes": "memory" for level in ("origin", "principal", "total")},
+}
+"""Limits that only a cgroup can hold, and its controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +35,33 @@ class Groups:
     def __init__(self, settings: Settings, tree: cgroup.Tree) -> None:
         self._settings = settings
         self._tree = tree
-        self._limited: set[int] = set()
         self._serial = 0
 
     def make(self, owner: Owner, limits: Limits, tasks: int) -> cgroup.Group:
-        """Make a worker's group; its principal's holds all of them together."""
+        """Make a worker's group in its origin's, in its principal's; raises OSError."""
+        most = self._settings.limits
         principal = f"user-{owner.principal}"
-        if owner.principal not in self._limited:
-            self._limited.add(owner.principal)
-            most, processes = self._settings.limits, self._settings.limits.processes or 0
-            self._tree.limit(
-                principal,
-                cgroup.GroupLimits(
-                    memory_bytes=processes * (most.memory_bytes or 0),
-                    pids=processes * tasks_for(most.threads or 1),
-                ),
-            )
+        origin = f"{principal}/{cgroup.safe_name(owner.origin)}"
+        self._limit("", "total", self._settings.total_processes)
+        self._limit(principal, "principal", most.processes or 0)
+        self._limit(origin, "origin", most.models_per_origin or 0)
         self._serial += 1
         return self._tree.create(
-            f"{principal}/{cgroup.safe_name(owner.origin)}/worker-{self._serial}",
+            f"{origin}/worker-{self._serial}",
             cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
+        )
+
+    def _limit(self, path: str, level: str, processes: int) -> None:
+        """Limit all workers of a level, of which there are at most so many."""
+        each = self._settings.limits
+        memory: int | None = getattr(self._settings, f"{level}_memory_bytes")
+        self._tree.limit(
+            path,
+            cgroup.GroupLimits(
+                memory_bytes=processes * (each.memory_bytes or 0) if memory is None else memory,
+                pids=processes * tasks_for(each.threads or 1),
+                cpu_percent=getattr(self._settings, f"{level}_cpu_percent"),
+            ),
         )
 
 
@@ -59,11 +74,12 @@ def add_layers(worker: Worker, tree: cgroup.Tree | None) -> None:
             worker.missing[layer] = f"no writable cgroup with the {controller} controller"
 
 
-def check_enforceable(limits: Limits, tree: cgroup.Tree | None) -> None:
-    """Raise Refusal for a limit that this host cannot enforce."""
-    if limits.cpu_percent is not None and not (tree and tree.holds("cpu")):
-        raise refuse(
-            Cause.UNSUPPORTED,
-            "the limit cpu_percent needs a writable cpu cgroup, which this host does not give "
-            "the service; see `model-loader doctor`",
-        )
+def check_enforceable(limits: Limits | Settings, tree: cgroup.Tree | None) -> None:
+    """Raise Refusal for a limit that is set and that this host cannot enforce."""
+    for name, controller in NEEDED.items():
+        if getattr(limits, name, None) is not None and not (tree and tree.holds(controller)):
+            raise refuse(
+                Cause.UNSUPPORTED,
+                f"the limit {name} needs a writable {controller} cgroup, which this host does not "
+                "give the service; see `model-loader doctor`",
+            )

@@ -61,7 +61,7 @@ class HeldModels:
         offers = self._offers.get(session)
         if offers is None:
             seconds = self._settings.claim_seconds
-            offers = Offers(session.principal, self._uploads, seconds)
+            offers = Offers(_owner(session), self._uploads, seconds)
             self._offers[session] = offers
             session.when_closed.append(partial(self._forget, session))
         return offers

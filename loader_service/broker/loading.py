@@ -14,7 +14,7 @@ from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
 from loader_service.broker.model_bytes import Collecting
-from loader_service.broker.outstanding import LoadRate, Outstanding
+from loader_service.broker.outstanding import Bound, LoadRate, Outstanding, bounds
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.reports import read_description, read_summary
@@ -55,8 +55,15 @@ class Loading:
         self._sessions = sessions
         self._supervisor = supervisor
         self._guard = CrashGuard(settings)
-        self._rate = LoadRate()
-        self._uploads = Outstanding("upload_bytes", "too many bytes of uploads at a time")
+        self._rate = LoadRate(
+            Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
+            Bound("total_loads_per_minute", settings.total_loads_per_minute),
+        )
+        self._uploads = Outstanding(
+            "upload_bytes",
+            "too many bytes of uploads at a time",
+            *bounds(settings, "upload_bytes"),
+        )
         self.held = HeldModels(settings, sessions, self._uploads)
 
     async def load(self, session: Session, parts: Parts) -> Model:
@@ -113,7 +120,7 @@ class Loading:
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most = limits.upload_bytes or 0
         try:
-            with self._uploads.held(session.principal, size, most) as count_upload:
+            with self._uploads.held(owner, size, most) as count_upload:
                 load = Load(session, header, limits, size, content, count_upload)
                 async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
                     yield load

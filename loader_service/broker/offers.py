@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 
+from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.outstanding import Outstanding
 from loader_service.broker.refusal import over_limit, refuse
@@ -26,9 +27,9 @@ class _Offer:
 class Offers:
     """One session's offers. Each is good for one load, and for a limited time."""
 
-    def __init__(self, principal: int, uploads: Outstanding, seconds: float) -> None:
-        """Count what is offered among the principal's `uploads`; drop it after so many seconds."""
-        self._principal = principal
+    def __init__(self, owner: Owner, uploads: Outstanding, seconds: float) -> None:
+        """Count what is offered among the owner's `uploads`; drop it after so many seconds."""
+        self._owner = owner
         self._uploads = uploads
         self._seconds = seconds
         self._offers: dict[bytes, _Offer] = {}
@@ -48,7 +49,7 @@ class Offers:
             )
         counted = 0 if most is None else content.size
         if most is not None:
-            self._uploads.take(self._principal, counted, most)
+            self._uploads.take(self._owner, counted, most)
         name = secrets.token_bytes(16)
         expiry = asyncio.get_running_loop().call_later(self._seconds, self._drop, name)
         self._offers[name] = _Offer(content, counted, expiry)
@@ -71,5 +72,5 @@ class Offers:
         if offer is None:
             return None
         offer.expiry.cancel()
-        self._uploads.give_back(self._principal, offer.counted)
+        self._uploads.give_back(self._owner, offer.counted)
         return offer.content

@@ -1,92 +1,174 @@
-"""Bounds on what is under way: loads in a minute, bytes of uploads, relayed calls."""
+"""Bounds on what is under way, of each origin, of each principal and in all."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import over_limit
+from loader_service.broker.settings import Settings
+from model_loader_wire.limits import Limits
 
 MINUTE = 60.0
 
 
-class LoadRate:
-    """When each origin's loads of the last minute began."""
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One limit of one level; a maximum of None limits nothing."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    limit: str
+    maximum: int | None
+
+
+NONE = Bound("", None)
+
+
+class LoadRate:
+    """When the loads of the last minute began."""
+
+    def __init__(
+        self, principal: Bound = NONE, total: Bound = NONE, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._principal = principal
+        self._total = total
         self._clock = clock
-        self._begun: dict[Owner, deque[float]] = {}
+        self._begun: dict[Hashable, deque[float]] = {}
 
     def count(self, owner: Owner, most: int) -> None:
-        """Count a load that begins; raises Refusal, and counts nothing, if there are too many."""
+        """Count a load that begins; raises Refusal, and counts nothing, if there are too many.
+
+        `most` is what its origin may begin in a minute.
+        """
         now = self._clock()
-        # Put last: the order is that of the latest loads.
-        begun = self._begun[owner] = self._begun.pop(owner, deque())
+        self._forget(now)
+        levels: list[tuple[Hashable, Bound]] = [
+            (owner, Bound("loads_per_minute", most)),
+            (owner.principal, self._principal),
+            (None, self._total),
+        ]
+        for key, bound in levels:
+            self._check(self._begun.get(key, deque()), bound, now)
+        for key, bound in levels:
+            if bound.maximum is not None:
+                # Put last: the order is that of the latest loads.
+                begun = self._begun[key] = self._begun.pop(key, deque())
+                begun.append(now)
+
+    def _check(self, begun: deque[float], bound: Bound, now: float) -> None:
         while begun and begun[0] <= now - MINUTE:
             begun.popleft()
-        if len(begun) + 1 > most:
+        count, most = len(begun) + 1, bound.maximum
+        if most is not None and count > most:
             wait = begun[len(begun) - most] + MINUTE - now
             raise over_limit(
-                "loads_per_minute",
-                len(begun) + 1,
+                bound.limit,
+                count,
                 most,
                 f"too many loads in a minute, the next one may begin in {wait:.1f} s",
             )
-        begun.append(now)
-        self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Drop the origins that have been quiet; the first in order are the first to be so."""
-        for owner in list(self._begun):
-            if self._begun[owner][-1] > now - MINUTE:
+        """Drop those that have been quiet; the first in order are the first to be so."""
+        for key in list(self._begun):
+            if self._begun[key] and self._begun[key][-1] > now - MINUTE:
                 return
-            del self._begun[owner]
+            del self._begun[key]
 
 
 class Outstanding:
-    """How much of one thing each principal has under way."""
+    """How much of one thing is under way."""
 
-    def __init__(self, limit: str, what: str) -> None:
-        """Name the limit, and say what is too much of what when it is reached."""
+    def __init__(self, limit: str, what: str, origin: Bound = NONE, total: Bound = NONE) -> None:
+        """Name the principal's limit, and say what is too much of what when one is reached."""
         self._limit = limit
         self._what = what
-        self._held: Counter[int] = Counter()
+        self._origin = origin
+        self._total = total
+        self._held: Counter[Hashable] = Counter()
 
     def of(self, principal: int) -> int:
         """Return what the principal has under way."""
         return self._held[principal]
 
-    def take(self, principal: int, amount: int, most: int) -> None:
-        """Count so much more; raises Refusal, and counts nothing, if that is too much."""
-        held = self._held[principal] + amount
-        if held > most:
-            raise over_limit(self._limit, held, most, self._what)
-        self._held[principal] = held
+    def take(self, owner: Owner, amount: int, most: int) -> None:
+        """Count so much more; raises Refusal, and counts nothing, if that is too much.
 
-    def give_back(self, principal: int, amount: int) -> None:
+        `most` is what the principal may have.
+        """
+        levels = self._levels(owner, most)
+        for key, bound in levels:
+            held = self._held[key] + amount
+            if bound.maximum is not None and held > bound.maximum:
+                raise over_limit(bound.limit, held, bound.maximum, self._what)
+        for key, _ in levels:
+            self._held[key] += amount
+
+    def give_back(self, owner: Owner, amount: int) -> None:
         """Count so much less."""
-        self._held[principal] -= amount
-        if not self._held[principal]:
-            del self._held[principal]
+        for key, _ in self._levels(owner, 0):
+            self._held[key] -= amount
+            if not self._held[key]:
+                del self._held[key]
+
+    def _levels(self, owner: Owner, most: int) -> Sequence[tuple[Hashable, Bound]]:
+        return (
+            (owner, self._origin),
+            (owner.principal, Bound(self._limit, most)),
+            (None, self._total),
+        )
 
     @contextmanager
-    def held(self, principal: int, amount: int, most: int) -> Iterator[Callable[[int], None]]:
+    def held(self, owner: Owner, amount: int, most: int) -> Iterator[Callable[[int], None]]:
         """Count so much while the block runs; raises Refusal if it is too much.
 
         Gives a function that says how much it has become; that raises Refusal too.
         """
-        self.take(principal, amount, most)
+        self.take(owner, amount, most)
 
         def grow_to(total: int) -> None:
             nonlocal amount
             if total > amount:
-                self.take(principal, total - amount, most)
+                self.take(owner, total - amount, most)
                 amount = total
 
         try:
             yield grow_to
         finally:
-            self.give_back(principal, amount)
+            self.give_back(owner, amount)
+
+
+class InFlight:
+    """The relayed calls of all principals that are under way, and their inputs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._calls = Outstanding(
+            "calls_in_flight",
+            "too many relayed calls at a time",
+            *bounds(settings, "calls_in_flight"),
+        )
+        self._inputs = Outstanding(
+            "bytes_in_flight",
+            "too many bytes of relayed calls at a time",
+            *bounds(settings, "bytes_in_flight"),
+        )
+
+    @contextmanager
+    def held(self, owner: Owner, size: int, limits: Limits) -> Iterator[None]:
+        """Count a call with so many bytes of inputs; raises Refusal if that is too much."""
+        with (
+            self._calls.held(owner, 1, limits.calls_in_flight or 0),
+            self._inputs.held(owner, size, limits.bytes_in_flight or 0),
+        ):
+            yield
+
+
+def bounds(settings: Settings, name: str) -> tuple[Bound, Bound]:
+    """Return the limit `name` of an origin and in all."""
+    return (
+        Bound(f"origin_{name}", getattr(settings, f"origin_{name}")),
+        Bound(f"total_{name}", getattr(settings, f"total_{name}")),
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 
 from loader_service.broker.edge import Context, edge
+from loader_service.broker.groups import Owner
 from loader_service.broker.loading import Loading
 from loader_service.broker.messages import description_to_message, limits_to_message
-from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.outstanding import InFlight
 from loader_service.broker.refusal import refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.rows import (
@@ -44,14 +44,14 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         sessions: Sessions,
         supervisor: Supervisor,
         loading: Loading,
+        in_flight: InFlight,
     ) -> None:
         self._principal = principal
         self._settings = settings
         self._sessions = sessions
         self._supervisor = supervisor
         self._loading = loading
-        self._calls = Outstanding("calls_in_flight", "too many relayed calls at a time")
-        self._inputs = Outstanding("bytes_in_flight", "too many bytes of relayed calls at a time")
+        self._in_flight = in_flight
 
     def _session(self, context: Context) -> Session:
         for key, value in context.invocation_metadata() or ():
@@ -139,12 +139,13 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self, request: pb.ComputeRequest, context: Context
     ) -> pb.ComputeReply:
         """Relay a computation."""
-        relay, limits = self._relay(context, request.model_id)
+        owner, relay, limits = self._relay(context, request.model_id)
         entries = [
             Entry(_data_type(tensor.data_type), tuple(tensor.dimensions), len(tensor.data))
             for tensor in request.inputs
         ]
-        with self._in_flight(limits, sum(entry.byte_length for entry in entries)):
+        size = sum(entry.byte_length for entry in entries)
+        with self._in_flight.held(owner, size, limits):
             answer = await relay.compute(
                 request.signature, entries, [tensor.data for tensor in request.inputs]
             )
@@ -166,8 +167,8 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self, request: pb.ResetRequest, context: Context
     ) -> pb.ResetReply:
         """Put a relayed model's state back."""
-        relay, limits = self._relay(context, request.model_id)
-        with self._in_flight(limits, 0):
+        owner, relay, limits = self._relay(context, request.model_id)
+        with self._in_flight.held(owner, 0, limits):
             await relay.reset()
         return pb.ResetReply()
 
@@ -211,21 +212,13 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             ]
         )
 
-    @contextmanager
-    def _in_flight(self, limits: Limits, size: int) -> Iterator[None]:
-        """Count a call with so many bytes of inputs; raises Refusal if there are too many."""
-        with (
-            self._calls.held(self._principal, 1, limits.calls_in_flight or 0),
-            self._inputs.held(self._principal, size, limits.bytes_in_flight or 0),
-        ):
-            yield
-
-    def _relay(self, context: Context, model_id: str) -> tuple[Relay, Limits]:
-        model = self._session(context).model(model_id)
+    def _relay(self, context: Context, model_id: str) -> tuple[Owner, Relay, Limits]:
+        session = self._session(context)
+        model = session.model(model_id)
         model.require_living()
         if model.relay is None:
             raise refuse(Cause.CLOSED, "this model was not loaded to be relayed: it has a channel")
-        return model.relay, model.limits
+        return Owner(session.principal, session.origin), model.relay, model.limits
 
 
 def check_version(version: int) -> None:

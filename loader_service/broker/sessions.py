@@ -10,6 +10,7 @@ from time import monotonic
 
 from loader_service.broker.model import Model
 from loader_service.broker.refusal import Refusal, over_limit, refuse
+from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
@@ -60,8 +61,8 @@ class Session:
 class Sessions:
     """All sessions of a broker, and what they hold together."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._by_token: dict[bytes, Session] = {}
 
     def open(self, principal: int, origin: str) -> Session:
@@ -91,14 +92,18 @@ class Sessions:
 
         `lowered` holds the limits of this load, if they are not the service's own.
         """
-        limits = lowered or self._limits
+        limits = lowered or self._settings.limits
         mine = self.of_principal(session.principal)
-        for limit, sessions in (
-            ("models_per_origin", [item for item in mine if item.origin == session.origin]),
-            ("processes", mine),
+        for limit, maximum, sessions in (
+            (
+                "models_per_origin",
+                limits.models_per_origin or 0,
+                [item for item in mine if item.origin == session.origin],
+            ),
+            ("processes", limits.processes or 0, mine),
+            ("total_processes", self._settings.total_processes, list(self._by_token.values())),
         ):
             count = sum(item.loading + _living(item) for item in sessions)
-            maximum = getattr(limits, limit)
             if count + 1 > maximum:
                 raise over_limit(limit, count + 1, maximum, "too many models at a time")
         session.loading += 1

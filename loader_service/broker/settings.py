@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from model_loader_wire import shared_limits
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+from model_loader_wire.shared_limits import SharedLimits
 
 PROTOCOL_VERSION = 1
 
@@ -22,7 +24,7 @@ STDERR_BYTES_PER_SECOND = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(SharedLimits):
     """The broker's policy; the unit is in each name."""
 
     directory: str
@@ -53,10 +55,6 @@ class Settings:
     same origin need not send them again; 0 keeps none."""
     leaving_seconds: float = 0.5
     """How long a load above the number of models waits for one to be gone."""
-    attach_connections: int = 256
-    """Connections of one user to the attach socket at a time."""
-    calls_at_a_time: int = 1024
-    """gRPC calls of one user at a time, open sessions included."""
     handshake_seconds: float = 5
     """From connecting to the first message on the attach socket."""
     memory_watch_seconds: float = 0.1
@@ -82,6 +80,7 @@ class Settings:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
         if self.kept_model_bytes < 0:
             raise ValueError(f"kept_model_bytes must not be negative, not {self.kept_model_bytes}")
+        shared_limits.check(self)
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")

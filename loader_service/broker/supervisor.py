@@ -55,6 +55,7 @@ class Supervisor:
         cannot be had.
         """
         self.check_enforceable(self._settings.limits)
+        self.check_enforceable(self._settings)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         try:
             self.runtime = await self._zygotes.own.warmed(self._settings.start_seconds)
@@ -86,7 +87,7 @@ class Supervisor:
             return f"cgroup-v{self._tree.version}"
         return HELD_BY_RLIMIT
 
-    def check_enforceable(self, limits: Limits) -> None:
+    def check_enforceable(self, limits: Limits | Settings) -> None:
         """Raise Refusal for a limit that this host cannot enforce."""
         check_enforceable(limits, self._tree)
 

@@ -19,6 +19,13 @@ CRASHES = {
     signal.SIGABRT: "the runtime aborted",
     signal.SIGTRAP: "a trap",
 }
+MEMORY_LIMITS = (
+    "total_memory_bytes",
+    "principal_memory_bytes",
+    "origin_memory_bytes",
+    "memory_bytes",
+)
+"""By how deep in the tree of cgroups they hold."""
 CPU_SHARE_SEEN = 0.5
 """The kernel enforces RLIMIT_CPU by samples at clock ticks; on a busy machine they run far ahead
 of what wait4 counts exactly. A worker that exits with that signal must have used this share."""
@@ -34,7 +41,9 @@ class Evidence:
     oom_kills: int
     """By the worker's cgroup."""
     memory_bytes: int
-    """The limit that held."""
+    """The limit of memory that held."""
+    memory_level: int
+    """Whose it was: an index of ``MEMORY_LIMITS``."""
     cpu_limit_seconds: int | None
     killed_for: Failure | None
     """The broker's own record of why it killed this worker, if it did."""
@@ -57,9 +66,9 @@ def verdict(evidence: Evidence) -> Failure:
 
 def _judge(evidence: Evidence, status: int, number: int) -> Failure:
     if number == signal.SIGKILL and evidence.oom_kills:
-        memory = evidence.memory_bytes
-        message = f"the worker needed more memory than memory_bytes = {memory} allow"
-        return _lost(Cause.OUT_OF_MEMORY, message, "memory_bytes", memory, memory)
+        memory, limit = evidence.memory_bytes, MEMORY_LIMITS[evidence.memory_level]
+        message = f"the worker needed more memory than {limit} = {memory} allow"
+        return _lost(Cause.OUT_OF_MEMORY, message, limit, memory, memory)
     # The broker kills with SIGKILL; a worker that had already ended by itself says 0 or more.
     if evidence.killed_for is not None and number in (0, signal.SIGKILL):
         return replace(evidence.killed_for, model_lost=True)

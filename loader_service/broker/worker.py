@@ -20,7 +20,7 @@ from loader_service.broker.meter import Meter, Usage
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
-from loader_service.broker.verdict import Evidence, verdict
+from loader_service.broker.verdict import MEMORY_LIMITS, Evidence, verdict
 from loader_service.sandbox.cgroup import Group
 from loader_service.worker.control import HEAD, Message, pack, pack_fields
 from loader_service.worker.orders import Go, Task
@@ -212,15 +212,19 @@ class Worker:
             self._over(verdict(self._evidence(status, usage)))
 
     def _evidence(self, status: int, usage: resource.struct_rusage) -> Evidence:
+        level, memory = len(MEMORY_LIMITS) - 1, self.limits.memory_bytes
         try:
             oom_kills = self.group.oom_kills() if self.group else 0
+            if self.group and oom_kills:
+                level, memory = self.group.memory_hit()
         except (OSError, ValueError):
             oom_kills = 0
         return Evidence(
             wait_status=status,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             oom_kills=oom_kills,
-            memory_bytes=self.limits.memory_bytes or 0,
+            memory_bytes=memory or 0,
+            memory_level=level,
             cpu_limit_seconds=self.limits.cpu_seconds,
             killed_for=self._killed_for,
             may_end=status == 0 and self._may_end(),

@@ -73,6 +73,21 @@ class Group:
         directory = self._of("memory")
         return 0 if directory is None else int(self._tree.files.oom_kills(directory))
 
+    def memory_hit(self) -> tuple[int, int | None]:
+        """The tightest level whose memory ran out: its depth, and its limit in bytes.
+
+        Depth 0 is the tree itself, which holds everything. Where nothing is known it is this group.
+        """
+        root = self._tree.roots.get("memory")
+        levels = ["", *_levels_above(self.path), self.path]
+        hit = len(levels) - 1
+        if root is not None:
+            for depth in range(hit, -1, -1):
+                if self._tree.files.memory_hit(root / levels[depth]):
+                    hit = depth
+                    break
+        return hit, self._tree.limits_of(levels[hit]).memory_bytes
+
     def pids_refused(self) -> int:
         """How often a new thread or process was refused at a limit; 0 without one."""
         directory = self._of("pids")
@@ -170,11 +185,19 @@ class Tree:
     def limit(self, path: str, limits: GroupLimits) -> None:
         """Set limits of a level, now or as soon as a group makes it exist. Raises `OSError`.
 
-        On version 1 a level cannot get a smaller share of the processor than a group below it has.
+        The empty path is the whole tree. A level that is removed, because its last group was, is
+        forgotten. On version 1 a level cannot get a smaller share of the processor than a group
+        below it has.
         """
+        if self._limits.get(path) == limits:
+            return
         self._limits[path] = limits
         if any((root / path).is_dir() for root in self.roots.values()):
             self._apply(path, limits)
+
+    def limits_of(self, path: str) -> GroupLimits:
+        """Return what was set for a level."""
+        return self._limits.get(path, GroupLimits())
 
     def remove_group(self, path: str) -> bool:
         """See `Group.remove`."""
@@ -221,8 +244,8 @@ class Tree:
             if all(_remove(root / path) for root in set(self.roots.values())):
                 self._busy.discard(path)
                 for level in reversed(_levels_above(path)):
-                    for root in set(self.roots.values()):
-                        _remove(root / level)
+                    if all([_remove(root / level) for root in set(self.roots.values())]):
+                        self._limits.pop(level, None)
 
 
 def processes_of(directory: Path) -> list[int]:

@@ -14,6 +14,8 @@ VERSION = 1
 
 PERIOD_MICROSECONDS = 100_000
 SMALLEST_QUOTA_MICROSECONDS = 1_000
+CHARGED_AT_ONCE = 256 << 10
+"""Bytes that the kernel charges in one step, so that a peak may stay so far below the limit."""
 
 
 def open_to_children(directory: Path, controllers: Collection[str]) -> None:
@@ -64,6 +66,13 @@ def memory_peak(directory: Path) -> int | None:
 def oom_kills(directory: Path) -> int:
     """Processes of this cgroup that were killed at a memory limit, its own or one above."""
     return _counter(directory / "memory.oom_control", "oom_kill")
+
+
+def memory_hit(directory: Path) -> bool:
+    """Whether this cgroup's own limit was reached. Newer kernels do not count in memory.failcnt."""
+    limit = int((directory / "memory.limit_in_bytes").read_text())
+    peak = memory_peak(directory)
+    return peak is not None and peak > limit - CHARGED_AT_ONCE
 
 
 def cpu_seconds(directory: Path) -> float:

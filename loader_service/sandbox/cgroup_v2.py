@@ -62,6 +62,12 @@ def oom_kills(directory: Path) -> int:
     return _counter(directory / "memory.events", "oom_kill")
 
 
+def memory_hit(directory: Path) -> bool:
+    """Whether memory ran out at this cgroup's own limit; never known before Linux 5.2."""
+    file = directory / "memory.events.local"
+    return file.exists() and _counter(file, "oom") > 0
+
+
 def cpu_seconds(directory: Path) -> float:
     """Processor time used so far, by everything below too."""
     return _counter(directory / "cpu.stat", "usage_usec") / 1e6

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from loader_service.broker.groups import Owner
-from loader_service.broker.outstanding import LoadRate, Outstanding
+from loader_service.broker.outstanding import Bound, LoadRate, Outstanding
 from loader_service.broker.refusal import Refusal
 from loader_service.writer import costly, small
 from model_loader_wire.causes import Cause, Failure
@@ -81,7 +81,7 @@ class Clock:
 
 def test_a_load_counts_for_a_minute() -> None:
     clock = Clock()
-    rate, owner = LoadRate(clock), Owner(1, "a")
+    rate, owner = LoadRate(clock=clock), Owner(1, "a")
     rate.count(owner, 2)
     clock.now += 20
     rate.count(owner, 2)
@@ -102,7 +102,7 @@ def test_a_load_counts_for_a_minute() -> None:
 
 def test_quiet_origins_are_forgotten() -> None:
     clock = Clock()
-    rate = LoadRate(clock)
+    rate = LoadRate(clock=clock)
     for number in range(100):
         clock.now += 1
         rate.count(Owner(1, str(number)), 10)
@@ -112,17 +112,79 @@ def test_quiet_origins_are_forgotten() -> None:
 
 def test_what_is_held_is_the_principals_and_given_back() -> None:
     held = Outstanding("upload_bytes", "too much")
-    with held.held(1, 60, 100) as grow_to:
-        failure = refused(lambda: held.take(1, 41, 100))
+    with held.held(Owner(1, "a"), 60, 100) as grow_to:
+        failure = refused(lambda: held.take(Owner(1, "b"), 41, 100))
         assert (failure.limit, failure.value, failure.maximum) == ("upload_bytes", 101, 100)
         grow_to(50)
         assert held.of(1) == 60
         grow_to(90)
         refused(lambda: grow_to(101))
         assert held.of(1) == 90
-        with held.held(2, 100, 100):
+        with held.held(Owner(2, "a"), 100, 100):
             assert held.of(2) == 100
     assert (held.of(1), held.of(2)) == (0, 0)
+
+
+def test_origins_and_all_have_bounds_of_their_own() -> None:
+    held = Outstanding("mine", "too much", Bound("origin", 5), Bound("total", 12))
+    held.take(Owner(1, "a"), 5, 8)
+    assert over_bound(held, Owner(1, "a"), 1) == ("origin", 6, 5)
+    assert over_bound(held, Owner(1, "b"), 4) == ("mine", 9, 8)
+    held.take(Owner(2, "a"), 5, 8)
+    assert over_bound(held, Owner(3, "a"), 3) == ("total", 13, 12)
+    # What was refused at one level counts at none.
+    held.take(Owner(3, "a"), 2, 8)
+    for owner, amount in ((Owner(1, "a"), 5), (Owner(2, "a"), 5), (Owner(3, "a"), 2)):
+        held.give_back(owner, amount)
+    assert not held._held
+
+
+def over_bound(held: Outstanding, owner: Owner, amount: int) -> tuple[str, float, float]:
+    """What is refused, with the numbers; a principal may have eight."""
+    failure = refused(lambda: held.take(owner, amount, 8))
+    return failure.limit, failure.value, failure.maximum
+
+
+def test_loads_of_a_principal_and_of_all_have_rates_of_their_own() -> None:
+    clock = Clock()
+    rate = LoadRate(Bound("principal", 3), Bound("total", 4), clock)
+    rate.count(Owner(1, "a"), 2)
+    rate.count(Owner(1, "a"), 2)
+    assert refused(lambda: rate.count(Owner(1, "a"), 2)).limit == "loads_per_minute"
+    rate.count(Owner(1, "b"), 2)
+    assert refused(lambda: rate.count(Owner(1, "b"), 2)).limit == "principal"
+    rate.count(Owner(2, "a"), 2)
+    assert refused(lambda: rate.count(Owner(3, "a"), 2)).limit == "total"
+    clock.now += 61
+    rate.count(Owner(1, "a"), 2)
+    assert len(rate._begun) == 3
+
+
+@pytest.mark.parametrize("level", ["origin", "total"])
+@pytest.mark.parametrize(
+    ("what", "maximum", "value"), [("calls_in_flight", 2, 3), ("bytes_in_flight", 11, 12)]
+)
+def test_calls_of_an_origin_and_of_all(level: str, what: str, maximum: int, value: int) -> None:
+    limit = f"{level}_{what}"
+    settings: dict[str, Any] = {limit: maximum}
+    with (
+        Service({"compute_seconds": 20}, **settings) as service,
+        RawSession(service.directory, "a") as session,
+        RawSession(service.directory, "b") as other,
+    ):
+        busy = session.load(costly.endless(), relayed=True)
+        theirs = other.load(small.add(), relayed=True)
+        with ThreadPoolExecutor() as pool:
+            calls = [pool.submit(session.compute, busy.model_id, FOREVER) for _ in range(3)]
+            (refused_call,) = wait_for(calls, HANG_SECONDS, return_when="FIRST_COMPLETED").done
+            assert numbers(refused_call.exception()) == (limit, value, maximum)
+            if level == "total":
+                found = over(lambda: other.compute(theirs.model_id, ONE))
+                assert found == (limit, value, maximum)
+            else:
+                assert other.compute(theirs.model_id, ONE).outputs
+            session.call("CloseModel", pb.CloseModelRequest(model_id=busy.model_id))
+        assert other.compute(theirs.model_id, ONE).outputs
 
 
 def test_loads_per_minute() -> None:

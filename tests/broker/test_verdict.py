@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from loader_service.broker.verdict import Evidence, verdict
+from loader_service.broker.verdict import MEMORY_LIMITS, Evidence, verdict
 from model_loader_wire.causes import Cause, Failure
 
 OURS = Failure(Cause.TIMEOUT, "too slow", "compute_seconds", 11, 10)
@@ -21,6 +21,7 @@ def evidence(
     cpu_limit: int | None = None,
     ours: Failure | None = None,
     may_end: bool = False,
+    level: int = 3,
 ) -> Evidence:
     """A dead worker that exited with `status` or was ended by signal `number`."""
     return Evidence(
@@ -28,6 +29,7 @@ def evidence(
         cpu_seconds=cpu,
         oom_kills=oom,
         memory_bytes=1000,
+        memory_level=level,
         cpu_limit_seconds=cpu_limit,
         killed_for=ours,
         may_end=may_end,
@@ -52,6 +54,10 @@ def evidence(
         (evidence(number=signal.SIGKILL), Cause.KILLED, "somebody else"),
         (evidence(number=signal.SIGKILL, ours=OURS), Cause.TIMEOUT, "too slow"),
         (evidence(number=signal.SIGKILL, oom=1), Cause.OUT_OF_MEMORY, "memory_bytes = 1000"),
+        *(
+            (evidence(number=9, oom=1, level=level), Cause.OUT_OF_MEMORY, f"{limit} = 1000")
+            for level, limit in enumerate(MEMORY_LIMITS)
+        ),
         (evidence(24, cpu=2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds = 2"),
         (evidence(24, cpu=1.2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds = 2"),
         (evidence(number=signal.SIGXCPU, cpu=2, cpu_limit=2), Cause.CPU_TIME, "cpu_seconds"),

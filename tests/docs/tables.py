@@ -104,6 +104,78 @@ def limits() -> str:
     return table(["limit", "default", "what it holds"], rows)
 
 
+def shared_limits() -> str:
+    """The limits that models share, their defaults and what they hold."""
+    from model_loader_wire import shared_limits as module
+
+    meanings = _field_meanings(Path(module.__file__), "SharedLimits")
+    rows = []
+    for name, default in module.SHARED_LIMITS.items():
+        rows.append([code(name), "none" if default is None else f"{default:,}", meanings[name]])
+    return table(["limit", "default", "what it holds"], rows)
+
+
+def limit_levels() -> str:
+    """Which limits there are of each quantity at each level."""
+    heads = ["of", "one worker or call", "an origin", "a principal", "all"]
+    return table(
+        heads,
+        (
+            [what, *(", ".join(map(code, cell.split())) or "–" for cell in cells)]
+            for what, *cells in LIMIT_LEVELS
+        ),
+    )
+
+
+LIMIT_LEVELS = (
+    (
+        "memory",
+        "memory_bytes",
+        "origin_memory_bytes",
+        "principal_memory_bytes",
+        "total_memory_bytes",
+    ),
+    (
+        "CPU share",
+        "cpu_percent",
+        "origin_cpu_percent",
+        "principal_cpu_percent",
+        "total_cpu_percent",
+    ),
+    ("CPU time", "cpu_seconds", "", "", ""),
+    ("time", "load_seconds compute_seconds", "", "", ""),
+    ("threads", "threads", "", "", ""),
+    ("models", "", "models_per_origin", "processes", "total_processes"),
+    (
+        "loads",
+        "",
+        "loads_per_minute",
+        "principal_loads_per_minute",
+        "total_loads_per_minute",
+    ),
+    (
+        "model bytes",
+        "model_bytes",
+        "origin_upload_bytes",
+        "upload_bytes",
+        "total_upload_bytes",
+    ),
+    ("relayed calls", "", "origin_calls_in_flight", "calls_in_flight", "total_calls_in_flight"),
+    (
+        "tensor bytes",
+        "tensor_bytes output_bytes",
+        "origin_bytes_in_flight",
+        "bytes_in_flight",
+        "total_bytes_in_flight",
+    ),
+    ("attach connections", "", "", "attach_connections", "total_attach_connections"),
+    ("gRPC connections and calls", "", "", "grpc_connections calls_at_a_time", ""),
+    ("descriptors of the service", "", "", "principal_descriptors", ""),
+    ("log bytes", "", "", "", "log_bytes_per_minute"),
+)
+"""Every limit, once: what of, and its names by level."""
+
+
 def daemon_flags() -> str:
     """The flags of model-loaderd that are no limits."""
     from loader_service.broker.daemon import parser
@@ -125,8 +197,9 @@ def daemon_flags() -> str:
 
 def _limit_names() -> set[str]:
     from model_loader_wire.limits import Limits
+    from model_loader_wire.shared_limits import SHARED_LIMITS
 
-    return {field.name for field in fields(Limits)}
+    return {*SHARED_LIMITS, *(field.name for field in fields(Limits))}
 
 
 def layers() -> str:
@@ -233,6 +306,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "causes": causes,
     "data-types": data_types,
     "limits": limits,
+    "shared-limits": shared_limits,
+    "limit-levels": limit_levels,
     "daemon-flags": daemon_flags,
     "layers": layers,
     "system-calls": system_calls,

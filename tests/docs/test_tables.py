@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from model_loader_wire.limits import Limits
+from model_loader_wire.shared_limits import SHARED_LIMITS
 from tests.docs.markdown import documents, name_of
-from tests.docs.tables import MARKED, TABLES, renewed
+from tests.docs.tables import LIMIT_LEVELS, MARKED, TABLES, renewed
 
 
 @pytest.mark.parametrize("document", documents(), ids=name_of)
@@ -31,3 +34,8 @@ def test_every_table_is_shown_once() -> None:
 def test_a_changed_table_is_noticed() -> None:
     text = "<!-- table: causes -->\n\n| old |\n\n<!-- end of table -->\n"
     assert "out-of-memory" in renewed(text)
+
+
+def test_every_limit_is_named_once_by_its_level() -> None:
+    names = Counter(name for _, *cells in LIMIT_LEVELS for cell in cells for name in cell.split())
+    assert names == Counter([*SHARED_LIMITS, *(field.name for field in fields(Limits))])

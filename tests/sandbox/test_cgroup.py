@@ -65,6 +65,7 @@ def test_memory_beyond_the_limit_is_an_oom_kill_that_is_counted(tree: Tree) -> N
     )
     assert status == -signal.SIGKILL
     assert group.oom_kills() == 1
+    assert group.memory_hit() == (3, 32 << 20)
     peak = group.memory_peak()
     assert peak is None or 16 << 20 < peak <= 32 << 20
     usage = group.memory_usage()
@@ -85,10 +86,15 @@ def test_a_limit_above_holds_for_all_below_and_the_victims_group_counts(tree: Tr
     )
     assert status == -signal.SIGKILL
     assert group.oom_kills() == 1
+    assert group.memory_hit() == (1, 32 << 20)
     assert group.remove()
-    # The level went with its last group and gets its limit again with the next.
+    # The level went with its last group, and its limit with it.
     _, status = inside(tree, "user-1/origin-b/worker-2", GroupLimits(), grow)
+    assert status == 0
+    tree.limit("", GroupLimits(memory_bytes=32 << 20))
+    group, status = inside(tree, "user-1/origin-b/worker-3", GroupLimits(), grow)
     assert status == -signal.SIGKILL
+    assert group.memory_hit() == (0, 32 << 20)
 
 
 def test_memory_within_the_limit_is_left_alone(tree: Tree) -> None:

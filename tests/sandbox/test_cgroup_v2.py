@@ -110,6 +110,11 @@ def test_counters_are_read(kernel: Kernel) -> None:
     assert group.memory_usage() == 4096
     assert group.memory_peak() == 8192
     assert group.oom_kills() == 1
+    # Where nothing is known of a level above, it was the group's own limit.
+    assert group.memory_hit() == (3, None)
+    events = tree.roots["memory"] / "user-1" / "memory.events.local"
+    events.write_text("max 7\noom 1\noom_kill 0\n")
+    assert group.memory_hit() == (1, None)
     assert group.pids_refused() == 5
     assert group.cpu_seconds() == 1.5
     assert group.throttled_periods() == 4
