@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from model_loader_wire.causes import MESSAGE_LENGTH, Cause, Failure, printable
 from model_loader_wire.data_types import DataType
@@ -171,14 +171,22 @@ def pack_failure(failure: Failure) -> bytes:
 def unpack_failure(payload: bytes | bytearray | memoryview) -> Failure:
     """Read a worker's failure; text is escaped and capped. Raises BadFrame if it is none."""
     try:
-        values = json.loads(bytes(payload))
-        failure = Failure(
-            Cause(values["cause"]),
-            printable(str(values["message"])),
-            printable(str(values["limit"]), 64),
-            float(values["value"]),
-            float(values["maximum"]),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return failure_from_values(json.loads(bytes(payload)))
+    except (ValueError, RecursionError):
         raise BadFrame("the worker's failure report cannot be read") from None
-    return failure
+
+
+def failure_from_values(values: Any) -> Failure:
+    """Read a worker's failure from its JSON object; raises ValueError for any other value."""
+    match values:
+        case {
+            "cause": str(cause),
+            "message": str(message),
+            "limit": str(limit),
+            "value": int() | float() as value,
+            "maximum": int() | float() as maximum,
+        }:
+            # As text first: a number that is too large for a float becomes infinite.
+            numbers = float(str(value)), float(str(maximum))
+            return Failure(Cause(cause), printable(message), printable(limit, 64), *numbers)
+    raise ValueError("a failure is an object with texts and numbers")

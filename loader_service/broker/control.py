@@ -18,7 +18,8 @@ from loader_service.worker.control import (
     unpack_fields,
     unpack_head,
 )
-from model_loader_wire.causes import Cause, Failure, printable
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.frames import failure_from_values
 
 CLOSING_SECONDS = 0.5
 """From the end of a worker's sockets to its death, if it ends by itself."""
@@ -195,14 +196,8 @@ class Control:
 def _failure(fields: dict[str, object]) -> Failure:
     """Read a FAILED message; one that cannot be read, or says too much, is a plain failure."""
     try:
-        failure = Failure(
-            Cause(str(fields["cause"])),
-            printable(str(fields["message"])),
-            printable(str(fields["limit"]), 64),
-            float(str(fields["value"])),
-            float(str(fields["maximum"])),
-        )
-    except (KeyError, ValueError, RecursionError):
+        failure = failure_from_values(fields)
+    except ValueError:
         failure = None
     if failure is None or failure.cause not in WORKER_MAY_SAY:
         return Failure(Cause.PROTOCOL_VIOLATION, "the worker's report of a failure cannot be")

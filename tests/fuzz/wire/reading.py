@@ -134,13 +134,13 @@ def _rows(table: bytes, count: int, payload_length: int) -> list[tuple[int, tupl
 def _cause(payload: bytes) -> str:
     try:
         values = json.loads(payload)
-        cause = str(values["cause"])
-        float(values["value"]), float(values["maximum"])
-        str(values["message"]), str(values["limit"])
-    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
+        texts = [values[key] for key in ("cause", "message", "limit")]
+        numbers = [values[key] for key in ("value", "maximum")]
+    except (ValueError, TypeError, LookupError, RecursionError):
         raise _Violation from None
-    _hold(cause in CAUSES)
-    return cause
+    _hold(all(isinstance(text, str) for text in texts) and texts[0] in CAUSES)
+    _hold(all(type(value) in (int, float) for value in numbers))
+    return str(texts[0])
 
 
 def _hold_strings(data: bytes, count: int) -> None:

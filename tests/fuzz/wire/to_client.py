@@ -187,15 +187,15 @@ def _wrong(got: Outcome, expected: Reading, reply: Reply) -> str:
         "violation": {"violation"},
         "unfinished": {"late"} if reply.ending == "silence" else {"ended"},
     }[expected.what]
-    if reply.ending == "close":
-        allowed = allowed | {"ended"} if reply.pieces else {"ended"}
-    elif reply.ending == "endless" and expected.what == "unfinished":
+    if reply.ending == "endless" and expected.what == "unfinished":
         # What follows may finish it, rightly or not; but it does not go on for ever.
         allowed = {"answer", "failure", "violation", "ended"}
         expected = Reading("endless")
     elif expected.length and (len(reply.data) > expected.length or reply.ending == "endless"):
         # What follows the reply is seen now or at the next call.
         allowed |= {"violation"}
+    if reply.ending == "close":
+        allowed = allowed | {"ended"} if reply.pieces else {"ended"}
     if got.what not in allowed:
         return f"{got} where {'/'.join(sorted(allowed))} was due"
     if got.lost != (got.what in ("violation", "ended", "late")):
