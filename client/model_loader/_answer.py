@@ -32,6 +32,14 @@ class Answer:
         self._arrays: list[Array] | None = None
         self._misfit = ""
 
+    def expect(self) -> Sequence[Array]:
+        """Give memory for an answer of the known sizes, before it has come."""
+        if self._given is not None:
+            self._arrays = self._given
+        else:
+            self._arrays = [np.empty(shape, dtype) for shape, dtype in self._plan.known_arrays]
+        return self._arrays
+
     def places(self, entries: tuple[Entry, ...]) -> Sequence[memoryview] | None:
         """Check an answer's table and give memory for its tensors; raises BadFrame."""
         plan = self._plan
@@ -41,17 +49,9 @@ class Answer:
             self._misfit = _misfit(plan, entries, self._given)
             if self._misfit or not known:
                 return None
-            self._arrays = self._given
-        elif known:
-            self._arrays = [
-                np.empty(shape, dtype)
-                if entry.data_type is not DataType.UNKNOWN
-                else np.empty(entry.byte_length, np.uint8)
-                for entry, (shape, dtype) in zip(entries, plan.known_arrays, strict=True)
-            ]
-        else:
+        elif not known:
             return None
-        return [array.data.cast("B") if array.size else EMPTY for array in self._arrays]
+        return [array.data.cast("B") if array.size else EMPTY for array in self.expect()]
 
     def result(self, entries: tuple[Entry, ...], tensors: Sequence[bytes | memoryview]) -> Any:
         """Give what ``compute`` returns; raises BadFrame, or DataError for outputs that misfit."""

@@ -33,6 +33,12 @@ LONGEST = 1e8
 """Longest wait that is given to the kernel, in seconds."""
 
 _first = itemgetter(0)
+# What the calls get as further arguments, made once.
+_NO_ANCILLARY = ((),)
+_NO_BYTES = (0,)
+_NO_SIGNAL = (socket.MSG_NOSIGNAL,)
+_SOME = (0,)
+_ALL = (socket.MSG_WAITALL,)
 
 
 class BlockingChannel:
@@ -48,25 +54,25 @@ class BlockingChannel:
 
     def run(self, exchange: Exchange, deadline: float | None) -> None:
         """Carry the exchange on from wherever it is until it is done."""
-        exchange.advance()
-        if exchange.done:
-            return
+        counts = exchange.received_counts
+        if counts:
+            exchange.advance()
+            if exchange.done:
+                return
         self._limit(deadline)
         channel = self.socket
         try:
-            while exchange.unsent:
-                parts = exchange.outgoing[:IOV_MAX]
-                counts = exchange.sent_counts
-                counts.extend(map(channel.sendmsg, (parts,), ((),), (socket.MSG_NOSIGNAL,)))
-                if exchange.unsent:
+            sent = exchange.sent_counts
+            while parts := exchange.outgoing:
+                if sent:
                     self._limit(deadline)
-            counts = exchange.received_counts
+                if len(parts) > IOV_MAX:
+                    parts = parts[:IOV_MAX]
+                sent.extend(map(channel.sendmsg, (parts,), _NO_ANCILLARY, _NO_SIGNAL))
             while True:
-                spaces = exchange.spaces(PIECES)
-                if len(spaces) == 1:
-                    counts.extend(map(channel.recv_into, spaces))
-                else:
-                    counts.extend(map(_first, map(channel.recvmsg_into, (spaces,))))
+                flags = _ALL if exchange.is_certain else _SOME
+                receive = map(channel.recvmsg_into, (exchange.spaces(PIECES),), _NO_BYTES, flags)
+                counts.extend(map(_first, receive))
                 if not counts[-1]:
                     raise ChannelEnded
                 exchange.advance()

@@ -12,6 +12,7 @@ from model_loader_wire.causes import Cause
 from model_loader_wire.description import ModelDescription
 from model_loader_wire.exchange import Exchange
 from model_loader_wire.frames import BadFrame, Kind
+from model_loader_wire.steady_exchange import SteadyExchange
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 from . import _fork
@@ -141,17 +142,24 @@ class ModelCore(LosableModel):
         if self._pending is not None:
             yield from self._drain(*self._pending, deadline)
         self._sequence += 1
-        exchange = Exchange(
-            Kind.COMPUTE,
-            self._sequence,
-            signature=plan.index,
-            table=request.table,
-            payload=request.payload,
-            payload_length=request.length,
-            places=answer.places,
-            known=plan.known,
-            most=plan.most,
-        )
+        pattern = request.pattern
+        if pattern is not None:
+            targets = answer.expect()
+            exchange: Exchange = SteadyExchange(
+                pattern, self._sequence, request.payload, targets, answer.places
+            )
+        else:
+            exchange = Exchange(
+                Kind.COMPUTE,
+                self._sequence,
+                signature=plan.index,
+                table=request.table,
+                payload=request.payload,
+                payload_length=request.length,
+                places=answer.places,
+                known=plan.known,
+                most=plan.most,
+            )
         yield from self._exchange(exchange, deadline)
         try:
             return answer.result(exchange.entries, exchange.tensors)

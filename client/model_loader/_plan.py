@@ -12,18 +12,20 @@ from model_loader_wire.description import SignatureDescription, TensorDescriptio
 from model_loader_wire.exchange import KnownTable
 from model_loader_wire.frames import BadFrame, Entry, pack_table
 from model_loader_wire.limits import Limits
+from model_loader_wire.steady_exchange import Pattern, pattern_of
 
 from ._tensor import DTYPES, encode
 from .errors import DataError, QuotaExceededError
 
 
 class Request(NamedTuple):
-    """The encoded inputs of one call."""
+    """The encoded inputs of one call; ``pattern`` if they and the outputs have the usual sizes."""
 
     table: bytes
-    payload: Sequence[bytes | memoryview]
+    payload: Sequence[Any]
     length: int
     entries: tuple[Entry, ...]
+    pattern: Pattern | None = None
 
 
 class Plan:
@@ -36,9 +38,7 @@ class Plan:
         self.most = limits.output_bytes or 0
         self.known = _known_table(signature.outputs, self.most)
         self.known_arrays = (
-            [(entry.dimensions, DTYPES[entry.data_type]) for entry in self.known.entries]
-            if self.known
-            else []
+            [_shape_and_type(entry) for entry in self.known.entries] if self.known else []
         )
         self._names = tuple(tensor.name for tensor in signature.inputs)
         self._tensor_bytes = limits.tensor_bytes
@@ -48,6 +48,11 @@ class Plan:
         ):
             fixed = None
         self._fixed = fixed
+        self._pattern = (
+            pattern_of(index, fixed, self.known, self.most)
+            if fixed is not None and self.known is not None
+            else None
+        )
         self._shapes = tuple(
             (tensor.name, DTYPES[tensor.data_type], tensor.dimensions) for tensor in self.inputs
         )
@@ -67,8 +72,7 @@ class Plan:
             if fixed is not None and type(inputs) is np.ndarray:
                 _, dtype, shape = self._shapes[0]
                 if inputs.dtype == dtype and inputs.shape == shape and inputs.flags.c_contiguous:
-                    payload = [inputs.data]
-                    return Request(fixed.table, payload, fixed.payload_length, fixed.entries)
+                    return self._usual(fixed, [inputs])
             inputs = {self._names[0]: inputs}
         if fixed is not None and len(inputs) == len(self._names):
             payload = []
@@ -81,9 +85,9 @@ class Plan:
                     or not value.flags.c_contiguous
                 ):
                     break
-                payload.append(value.data)
+                payload.append(value)
             else:
-                return Request(fixed.table, payload, fixed.payload_length, fixed.entries)
+                return self._usual(fixed, payload)
         return self._encode_slowly(inputs)
 
     def check_answer(self, entries: tuple[Entry, ...]) -> None:
@@ -102,6 +106,9 @@ class Plan:
                 raise BadFrame(f"output {tensor.name!r} came with dimensions {entry.dimensions}")
             if tensor.byte_length is not None and tensor.byte_length != entry.byte_length:
                 raise BadFrame(f"output {tensor.name!r} came with {entry.byte_length} bytes")
+
+    def _usual(self, fixed: KnownTable, arrays: Sequence[Any]) -> Request:
+        return Request(fixed.table, arrays, fixed.payload_length, fixed.entries, self._pattern)
 
     def _encode_slowly(self, inputs: Mapping[Any, Any]) -> Request:
         unknown = [str(name) for name in inputs if name not in self._names]
@@ -132,6 +139,13 @@ class Plan:
 
     def _listed(self) -> str:
         return listed(self.inputs) or "none: give {}"
+
+
+def _shape_and_type(entry: Entry) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """An output as an array: raw bytes where the type has no array of its own."""
+    if entry.data_type is DataType.UNKNOWN:
+        return (entry.byte_length,), DTYPES[entry.data_type]
+    return entry.dimensions, DTYPES[entry.data_type]
 
 
 def listed(tensors: Sequence[TensorDescription]) -> str:

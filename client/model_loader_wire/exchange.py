@@ -55,6 +55,17 @@ class KnownTable(NamedTuple):
 class Exchange:
     """A request that was encoded and the reply to it, however far they have come."""
 
+    expected = Kind.ANSWER
+    entries: tuple[Entry, ...] = ()
+    tensors: Sequence[memoryview] = ()
+    failure: Failure | None = None
+    done = False
+    _header: Header | None = None
+    _targets: list[memoryview] | None = None
+    _ends: Sequence[int] = ()
+    _start = 0
+    _grown = False
+
     def __init__(
         self,
         kind: Kind,
@@ -84,24 +95,32 @@ class Exchange:
             tensors=len(payload),
         )
         self.sequence = sequence
-        self.expected = Kind.DONE if kind is Kind.RESET else Kind.ANSWER
-        self.most = most
+        if kind is Kind.RESET:
+            self.expected = Kind.DONE
         self.sent_counts: list[int] = []
         self.received_counts: list[int] = []
-        self.header: Header | None = None
-        self.entries: tuple[Entry, ...] = ()
-        self.tensors: list[memoryview] = []
-        self.failure: Failure | None = None
-        self.done = False
         self._parts: list[Buffer] = [head + table, *payload] if payload_length else [head + table]
         self._length = len(head) + len(table) + payload_length
         self._places = places
+        self._read_from(bytearray(FIRST_READ), known, most)
+
+    def _read_from(self, scratch: bytearray, known: KnownTable | None, most: int) -> None:
+        """Read the reply's head from this memory, whose beginning may have come already."""
+        self.most = most
         self._known = known
-        self._scratch = bytearray(FIRST_READ)
-        self._start = 0
-        self._targets: list[memoryview] | None = None
-        self._ends: list[int] = []
-        self._grown = False
+        self._scratch = scratch
+
+    @property
+    def header(self) -> Header | None:
+        """The reply's header, when the head has been read."""
+        return self._header
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether as many bytes will come as ``spaces()`` has room for, so that a driver may wait
+        for them all.
+        """
+        return self._targets is not None
 
     @property
     def unsent(self) -> int:
@@ -111,18 +130,11 @@ class Exchange:
     @property
     def outgoing(self) -> list[Buffer]:
         """What is left to send, in order."""
-        gone = sum(self.sent_counts)
-        if not gone:
+        counts = self.sent_counts
+        if not counts:
             return self._parts
-        left: list[Buffer] = []
-        for part in self._parts:
-            view = byte_view(part)
-            if gone >= len(view):
-                gone -= len(view)
-                continue
-            left.append(view[gone:])
-            gone = 0
-        return left
+        gone = sum(counts)
+        return rest(self._parts, gone) if gone < self._length else []
 
     def sent(self, count: int) -> None:
         """Note that the first `count` bytes of ``outgoing`` have gone."""
@@ -137,11 +149,11 @@ class Exchange:
         body = got - self._start
         index = bisect_right(self._ends, body)
         if index == len(self._ends):
-            assert self.header is not None
-            missing = self.header.payload_length - body
+            assert self._header is not None
+            missing = self._header.payload_length - body
             piece = bytearray(min(missing, max(GROWTH, body)))
             targets[index:] = [memoryview(piece)]
-            self._ends.append(body + len(piece))
+            self._ends = [*self._ends, body + len(piece)]
         before = self._ends[index - 1] if index else 0
         return targets[index][body - before :]
 
@@ -172,9 +184,9 @@ class Exchange:
             self._read_head(got)
             if self._targets is None:
                 return
-        assert self.header is not None
-        if got - self._start >= self.header.payload_length:
-            self._complete(self.header)
+        assert self._header is not None
+        if got - self._start >= self._header.payload_length:
+            self._complete(self._header)
 
     def abandon(self) -> None:
         """Let go of the caller's memory: nobody waits for this reply any more.
@@ -183,7 +195,7 @@ class Exchange:
         the caller may use its arrays again while the channel is drained.
         """
         if not self.done and self.unsent:
-            self._parts = [bytes(part) for part in self._parts]
+            self._parts = [bytes(byte_view(part)) for part in self._parts]
         self._places = None
         if self._targets is not None and not self._grown:
             self._targets = [memoryview(bytearray(len(target))) for target in self._targets]
@@ -225,7 +237,7 @@ class Exchange:
                     target[: len(early) - begin] = early[begin:]
             if end != header.payload_length:
                 raise BadFrame(f"{header.payload_length} bytes came for tensors of {end}")
-        self.header, self._start, self._ends = header, start, ends
+        self._header, self._start, self._ends = header, start, ends
         self._targets = targets  # last: from here on the head counts as read
 
     def _check(self, header: Header) -> None:
@@ -266,6 +278,19 @@ class Exchange:
                 place += entry.byte_length
             self.tensors = tensors
         self.done = True
+
+
+def rest(buffers: Sequence[Buffer], gone: int) -> list[Buffer]:
+    """Return what follows the first `gone` bytes of some buffers."""
+    left: list[Buffer] = []
+    for buffer in buffers:
+        view = byte_view(buffer)
+        if gone >= len(view):
+            gone -= len(view)
+            continue
+        left.append(view[gone:])
+        gone = 0
+    return left
 
 
 def byte_view(buffer: Buffer) -> memoryview:

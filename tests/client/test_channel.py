@@ -68,10 +68,10 @@ def test_small_call_is_two_system_calls() -> None:
     counts.clear()
     for _ in range(50):
         model.compute(x)
-    assert counts == {"sendmsg": 50, "recv_into": 50}
+    assert counts == {"sendmsg": 50, "recvmsg_into": 50}
     model.compute(x, timeout=3)
     model.compute(x, timeout=3)
-    assert counts == {"sendmsg": 52, "recv_into": 52, "setsockopt": 2}
+    assert counts == {"sendmsg": 52, "recvmsg_into": 52, "setsockopt": 2}
 
 
 def test_outputs_of_one_call_are_read_together() -> None:
