@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from loader_service.broker.attach import AttachServer
+from loader_service.broker.decoding import Decoding
 from loader_service.broker.directory import Directory
 from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
@@ -100,6 +101,7 @@ class Broker:
                 self._directory.make_room(principal)
                 most = self._settings.limits.tensor_bytes
                 server = grpc.aio.server(
+                    interceptors=[Decoding()],
                     options=[
                         ("grpc.max_receive_message_length", _capped(most)),
                         ("grpc.so_reuseport", 0),
