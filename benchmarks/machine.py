@@ -1,0 +1,41 @@
+"""What is said beside every figure: the machine, the versions, and the time stolen from it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("model-loader", "ai-edge-litert", "tflite-runtime", "numpy", "grpcio", "protobuf")
+
+
+def describe() -> dict[str, object]:
+    """Return the facts that a reader needs to judge the figures."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "uid": os.getuid(),
+        "load_average": os.getloadavg(),
+    }
+
+
+def stolen_ticks() -> int:
+    """Clock ticks that the hypervisor gave to others since boot (/proc/stat, field "steal")."""
+    return int(Path("/proc/stat").read_text().splitlines()[0].split()[8])
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
