@@ -45,6 +45,8 @@ class Speaker(Protocol):
     """The worker at the other end, as its control socket needs it."""
 
     serving: bool
+    answers: frozenset[Message]
+    """Kinds of messages that go to `answered`."""
 
     @property
     def lost(self) -> Failure | None:
@@ -61,6 +63,9 @@ class Speaker(Protocol):
 
     def heard(self, kind: Message) -> None:
         """Take note of a message that has come."""
+
+    def answered(self, kind: Message, fields: dict[str, object]) -> None:
+        """Take a message about one of several models; raises BadMessage."""
 
     def pong(self, payload: bytes) -> None:
         """Take the answer to a ping; raises BadMessage."""
@@ -105,7 +110,7 @@ class Control:
             raise Refusal(await self._worker.verdict())
         kind, fields = item
         if kind is Message.FAILED:
-            raise Refusal(_failure(fields))
+            raise Refusal(failure_reported(fields))
         if kind not in kinds:
             reason = Failure(Cause.PROTOCOL_VIOLATION, f"the worker sent {kind.name} unasked")
             raise Refusal(await self._worker.end(reason))
@@ -153,6 +158,8 @@ class Control:
                 payload = await self._take(length)
                 if kind is Message.PONG:
                     self._worker.pong(payload)
+                elif kind in self._worker.answers and self._worker.serving:
+                    self._worker.answered(kind, unpack_fields(payload))
                 elif (
                     kind < Message.READY
                     or self._worker.serving
@@ -193,7 +200,7 @@ class Control:
             self._socket.close()
 
 
-def _failure(fields: dict[str, object]) -> Failure:
+def failure_reported(fields: dict[str, object]) -> Failure:
     """Read a FAILED message; one that cannot be read, or says too much, is a plain failure."""
     try:
         failure = failure_from_values(fields)

@@ -9,8 +9,8 @@ from time import monotonic
 
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import Refusal
+from loader_service.broker.seat import Place
 from loader_service.broker.settings import Settings
-from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure
 
 COUNTED = frozenset(
@@ -65,12 +65,16 @@ class CrashGuard:
         )
         raise Refusal(Failure(Cause.CRASH_LOOP, message, "crash_loop_deaths", count, most))
 
-    def watch(self, owner: Owner, sha256: bytes, worker: Worker) -> None:
-        """Count the worker's end, if it dies by the model's doing."""
+    def watch(self, owner: Owner, sha256: bytes, worker: Place) -> None:
+        """Count the worker's end, if it dies by the model's doing.
 
-        def ended(worker: Worker) -> None:
-            if worker.lost is not None and worker.lost.cause in COUNTED:
-                self.count(owner, sha256, worker.lost)
+        One that held several models counts for the one that was being loaded, else for all of them.
+        """
+
+        def ended(worker: Place) -> None:
+            lost = worker.lost
+            if worker.suspect and lost is not None and lost.cause in COUNTED:
+                self.count(owner, sha256, lost)
 
         worker.when_ended(ended)
 

@@ -42,8 +42,9 @@ class Groups:
         most = self._settings.limits
         principal = f"user-{owner.principal}"
         origin = f"{principal}/{cgroup.safe_name(owner.origin)}"
-        self._limit("", "total", self._settings.total_processes)
-        self._limit(principal, "principal", most.processes or 0)
+        models = self._settings.models_per_process
+        self._limit("", "total", self._settings.total_processes * models)
+        self._limit(principal, "principal", (most.processes or 0) * models)
         self._limit(origin, "origin", most.models_per_origin or 0)
         self._serial += 1
         return self._tree.create(
@@ -51,15 +52,15 @@ class Groups:
             cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
         )
 
-    def _limit(self, path: str, level: str, processes: int) -> None:
-        """Limit all workers of a level, of which there are at most so many."""
+    def _limit(self, path: str, level: str, models: int) -> None:
+        """Limit all workers of a level, which hold at most so many models."""
         each = self._settings.limits
         memory: int | None = getattr(self._settings, f"{level}_memory_bytes")
         self._tree.limit(
             path,
             cgroup.GroupLimits(
-                memory_bytes=processes * (each.memory_bytes or 0) if memory is None else memory,
-                pids=processes * tasks_for(each.threads or 1),
+                memory_bytes=models * (each.memory_bytes or 0) if memory is None else memory,
+                pids=models * tasks_for(each.threads or 1),
                 cpu_percent=getattr(self._settings, f"{level}_cpu_percent"),
             ),
         )

@@ -8,8 +8,8 @@ from time import monotonic
 
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.refusal import refuse
+from loader_service.broker.seat import Place
 from loader_service.broker.sessions import Session
-from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -36,14 +36,14 @@ class Load:
         self.count_upload = count_upload
         """Told how many bytes of the model have come; raises Refusal for too many."""
         self._session = session
-        self._worker: Worker | None = None
+        self._worker: Place | None = None
         self._began = monotonic()
 
     def age(self) -> float:
         """Seconds since the header came."""
         return monotonic() - self._began
 
-    def adopt(self, worker: Worker) -> None:
+    def adopt(self, worker: Place) -> None:
         """Let the worker end with the load, or with its session; raises Refusal if that is over."""
         self._worker = worker
         if self._session.closed:

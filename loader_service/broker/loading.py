@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.groups import Owner
 from loader_service.broker.held_models import HeldModels
+from loader_service.broker.hosts import Hosts
 from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
-from loader_service.broker.model_bytes import Collecting
+from loader_service.broker.model_bytes import Collecting, ModelBytes
 from loader_service.broker.outstanding import Bound, LoadRate, Outstanding, bounds
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.reports import read_description, read_summary
+from loader_service.broker.seat import Place
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
 from loader_service.broker.supervisor import Supervisor
@@ -29,7 +31,6 @@ from loader_service.broker.upload import (
     pass_on_held,
     read_header,
 )
-from loader_service.broker.worker import Worker
 from loader_service.worker.orders import Task
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import LimitRaised, Limits
@@ -44,7 +45,7 @@ class Inspection:
 
     summary: str
     sha256: bytes
-    worker: Worker
+    worker: Place
 
 
 class Loading:
@@ -54,6 +55,7 @@ class Loading:
         self._settings = settings
         self._sessions = sessions
         self._supervisor = supervisor
+        self._hosts = Hosts(supervisor) if settings.isolation == "origin" else None
         self._guard = CrashGuard(settings)
         self._rate = LoadRate(
             Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
@@ -95,10 +97,11 @@ class Loading:
     async def inspect(self, session: Session, parts: Parts) -> Inspection:
         """Read what a file is, in a worker that serves nothing else; raises Refusal."""
         async with self._admitted(session, parts) as load:
-            worker = await self._spawn(session, load, Task.INSPECT)
-            digest = await self._receive(session, load, worker, parts)
-            summary = await read_summary(worker)
-            await worker.end(Failure(Cause.CLOSED, "the inspection ended"))
+            with self._sessions.inspecting(session, load.limits):
+                worker = await self._spawn(session, load, Task.INSPECT)
+                digest = await self._receive(session, load, worker, parts)
+                summary = await read_summary(worker)
+                await worker.end(Failure(Cause.CLOSED, "the inspection ended"))
         return Inspection(summary, digest, worker)
 
     @asynccontextmanager
@@ -112,7 +115,17 @@ class Loading:
             raise Refusal(late(longest, longest)) from None
         limits = self._limits(header)
         check_header(header, limits)
-        content = self.held.take(session, header.offer) if header.offer else None
+        with ExitStack() as held:
+            content = None
+            if header.offer:
+                content = held.enter_context(closing(self.held.take(session, header.offer)))
+            async with self._counted(session, header, limits, content) as load:
+                yield load
+
+    @asynccontextmanager
+    async def _counted(
+        self, session: Session, header: pb.LoadHeader, limits: Limits, content: ModelBytes | None
+    ) -> AsyncIterator[Load]:
         size = header.size if content is None else content.size
         check_size(size, limits)
         owner = Owner(session.principal, session.origin)
@@ -129,15 +142,16 @@ class Loading:
         finally:
             session.loading -= 1
 
-    async def _spawn(self, session: Session, load: Load, task: Task) -> Worker:
+    async def _spawn(self, session: Session, load: Load, task: Task) -> Place:
         header = load.header
-        worker = await self._supervisor.spawn(
-            Owner(session.principal, session.origin),
-            load.limits,
-            task,
-            header.num_threads,
-            load.size,
-        )
+        owner = Owner(session.principal, session.origin)
+        worker: Place
+        if self._hosts is not None and task is Task.LOAD:
+            worker = await self._hosts.seat(owner, load.limits, header.num_threads, load.size)
+        else:
+            worker = await self._supervisor.spawn(
+                owner, load.limits, task, header.num_threads, load.size
+            )
         load.adopt(worker)
         missing = sorted(set(header.required_layers) - set(worker.layers))
         if missing:
@@ -152,7 +166,7 @@ class Loading:
             )
         return worker
 
-    async def _receive(self, session: Session, load: Load, worker: Worker, parts: Parts) -> bytes:
+    async def _receive(self, session: Session, load: Load, worker: Place, parts: Parts) -> bytes:
         """Give the worker its model, unless that is known to end it; returns its SHA-256."""
         digest = await self._pass_on(load, worker, parts)
         owner = Owner(session.principal, session.origin)
@@ -161,7 +175,7 @@ class Loading:
         await worker.end_model()
         return digest
 
-    async def _pass_on(self, load: Load, worker: Worker, parts: Parts) -> bytes:
+    async def _pass_on(self, load: Load, worker: Place, parts: Parts) -> bytes:
         """Give the worker the bytes, from wherever they come; returns their SHA-256."""
         if load.content is not None:
             return await pass_on_held(worker, load.content)
@@ -171,7 +185,7 @@ class Loading:
             digest = await pass_on(
                 worker, load.header, load.limits, parts, load.count_upload, collecting
             )
-            load.content = collecting.seal()
+            load.hold(collecting.seal())
         return digest
 
     def _limits(self, header: pb.LoadHeader) -> Limits:
@@ -187,7 +201,7 @@ class Loading:
         return limits
 
 
-def _close_unclaimed(worker: Worker) -> None:
+def _close_unclaimed(worker: Place) -> None:
     """End a model whose caller left between the load and taking the channel."""
     if worker.channel is not None:
         worker.kill(Failure(Cause.CANCELLED, "nobody asked for the model's channel"))

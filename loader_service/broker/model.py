@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.relay import Relay
-from loader_service.broker.worker import Worker
+from loader_service.broker.seat import Place
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import ModelDescription
 from model_loader_wire.limits import Limits
@@ -24,7 +24,7 @@ def new_id() -> str:
 class Model:
     """One model in one worker."""
 
-    worker: Worker
+    worker: Place
     description: ModelDescription
     limits: Limits
     sha256: bytes

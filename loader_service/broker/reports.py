@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from loader_service.broker.refusal import Refusal, refuse
-from loader_service.broker.worker import Worker
+from loader_service.broker.seat import Place
 from loader_service.worker.control import Message
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.description import BadDescription, ModelDescription, model_from_values
@@ -14,7 +14,7 @@ SUMMARY_BYTES = 4_000_000
 """Most of an inspection's result: gRPC clients take messages of 4 MiB unless told otherwise."""
 
 
-async def read_description(worker: Worker) -> ModelDescription:
+async def read_description(worker: Place) -> ModelDescription:
     """Wait until the model is loaded and read its declaration; raises Refusal."""
     fields = await worker.expect(Message.LOADED)
     try:
@@ -27,7 +27,7 @@ async def read_description(worker: Worker) -> ModelDescription:
     return description
 
 
-async def read_summary(worker: Worker) -> str:
+async def read_summary(worker: Place) -> str:
     """Join the file's facts with what the runtime made of it; raises Refusal."""
     fields = await worker.expect(Message.INSPECTED)
     try:

@@ -6,11 +6,11 @@ import time
 
 from loader_service.broker.messages import failure_to_message, limits_to_message
 from loader_service.broker.model import Model
-from loader_service.broker.worker import Worker
+from loader_service.broker.seat import Place
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 
-def isolation_to_message(worker: Worker, memory_held_by: str) -> pb.Isolation:
+def isolation_to_message(worker: Place, memory_held_by: str) -> pb.Isolation:
     """Write which layers hold a worker."""
     return pb.Isolation(
         layers=worker.layers,
@@ -19,6 +19,7 @@ def isolation_to_message(worker: Worker, memory_held_by: str) -> pb.Isolation:
         ],
         memory_held_by=memory_held_by,
         worker_pid=worker.pid,
+        shared=worker.shared,
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
 from loader_service.broker.model import Model
 from loader_service.broker.refusal import Refusal, over_limit, refuse
+from loader_service.broker.seat import Place
 from loader_service.broker.settings import Settings
-from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 
@@ -34,13 +35,20 @@ class Session:
     models: dict[str, Model] = field(default_factory=dict)
     loading: int = 0
     """Loads that are counted but are no models yet."""
-    unfinished: set[Worker] = field(default_factory=set)
+    inspecting: int = 0
+    """Of those, inspections that have a process."""
+    unfinished: set[Place] = field(default_factory=set)
     """Workers of those loads."""
     closed: bool = False
     when_closed: list[Callable[[], None]] = field(default_factory=list)
     """Called once the session is over."""
     events: asyncio.Queue[Model | None] = field(default_factory=lambda: asyncio.Queue(EVENTS_KEPT))
     """Models to tell of, for a session that listens; None when the service ends."""
+
+    @property
+    def origin_key(self) -> tuple[int, str]:
+        """The origin among those of all principals."""
+        return self.principal, self.origin
 
     def model(self, model_id: str) -> Model:
         """Return the session's model of that name; raises Refusal for any other name."""
@@ -94,19 +102,35 @@ class Sessions:
         """
         limits = lowered or self._settings.limits
         mine = self.of_principal(session.principal)
-        for limit, maximum, sessions in (
-            (
-                "models_per_origin",
-                limits.models_per_origin or 0,
-                [item for item in mine if item.origin == session.origin],
-            ),
-            ("processes", limits.processes or 0, mine),
+        own = [item for item in mine if item.origin == session.origin]
+        count = 1 + sum(item.loading + _living(item) for item in own)
+        if count > (most := limits.models_per_origin or 0):
+            raise over_limit("models_per_origin", count, most, "too many models at a time")
+        self._check_processes(limits, session.principal, session)
+        session.loading += 1
+
+    @contextmanager
+    def inspecting(self, session: Session, limits: Limits) -> Iterator[None]:
+        """Count the process of an inspection, which no origin shares; raises Refusal."""
+        session.inspecting += 1
+        try:
+            self._check_processes(limits, session.principal)
+            yield
+        finally:
+            session.inspecting -= 1
+
+    def _check_processes(
+        self, limits: Limits, principal: int, beginning: Session | None = None
+    ) -> None:
+        """Raise Refusal if there are too many, one for what a session begins included."""
+        counted = _shared_processes if self._settings.isolation == "origin" else _processes
+        for limit, most, sessions in (
+            ("processes", limits.processes or 0, self.of_principal(principal)),
             ("total_processes", self._settings.total_processes, list(self._by_token.values())),
         ):
-            count = sum(item.loading + _living(item) for item in sessions)
-            if count + 1 > maximum:
-                raise over_limit(limit, count + 1, maximum, "too many models at a time")
-        session.loading += 1
+            count = counted(sessions, beginning)
+            if count > most:
+                raise over_limit(limit, count, most, "too many models at a time")
 
     async def admit(self, session: Session, limits: Limits, seconds: float) -> None:
         """Reserve, and wait for so long for a model that its owner has just dropped to be gone.
@@ -152,6 +176,29 @@ class Sessions:
 
 def _living(session: Session) -> int:
     return sum(model.lost is None for model in session.models.values())
+
+
+def _processes(sessions: Sequence[Session], beginning: Session | None) -> int:
+    """Count processes where each model, and each inspection, has its own."""
+    return sum(item.loading + _living(item) for item in sessions) + (beginning is not None)
+
+
+def _shared_processes(sessions: Sequence[Session], beginning: Session | None) -> int:
+    """Count processes where the models of an origin share one, and each inspection has its own.
+
+    An origin whose models are all loading has none yet, and will have one.
+    """
+    living = [
+        (item.origin_key, model.worker.pid)
+        for item in sessions
+        for model in item.models.values()
+        if model.lost is None
+    ]
+    loading = {item.origin_key for item in sessions if item.loading > item.inspecting}
+    if beginning is not None:
+        loading.add(beginning.origin_key)
+    coming = loading - {origin for origin, _ in living}
+    return len({pid for _, pid in living}) + len(coming) + sum(item.inspecting for item in sessions)
 
 
 def _tell(session: Session, model: Model) -> None:

@@ -13,11 +13,21 @@ PROTOCOL_VERSION = 1
 OPERATOR_PROFILES = ("standard", "hardened")
 """``standard``: all that the runtimes carry; ``hardened``: what LiteRT hardens for the web."""
 
+ISOLATIONS = ("model", "origin")
+"""``model``: each model has a worker of its own; ``origin``: the models of an origin share one."""
+MODELS_PER_HOST = 240
+"""Most models that one worker can hold: it is born with a channel for each."""
+CHANNELS_PER_MODEL = 4
+"""Channels of such a worker for each model that it may hold at a time, as far as they go: a channel
+serves one model only, and no other can be given to a worker that is locked down."""
+
 POSITIVE = (
     "crash_loop_deaths",
     "crash_loop_seconds",
     "crash_loop_refusal_seconds",
     "stderr_bytes_per_second",
+    "handshake_seconds",
+    "message_seconds",
 )
 """Settings that must be above zero."""
 STDERR_BYTES_PER_SECOND = 256 << 10
@@ -35,6 +45,8 @@ class Settings(SharedLimits):
     """``"litert"``, ``"tflite-runtime"``, or ``"auto"``: the first of them that is installed."""
     operators: str = "standard"
     """Which operators a model may use: a name in `OPERATOR_PROFILES`."""
+    isolation: str = "model"
+    """What has a process of its own: a name in `ISOLATIONS`."""
     allowed_uids: frozenset[int] = field(default_factory=frozenset)
     """Users who may attach, beside the broker's own."""
     forks_per_zygote: int = 200
@@ -55,6 +67,8 @@ class Settings(SharedLimits):
     same origin need not send them again; 0 keeps none."""
     leaving_seconds: float = 0.5
     """How long a load above the number of models waits for one to be gone."""
+    message_seconds: float = 30
+    """Longest wait for the one message of a call, or for its reply to be taken."""
     handshake_seconds: float = 5
     """From connecting to the first message on the attach socket."""
     memory_watch_seconds: float = 0.1
@@ -75,6 +89,13 @@ class Settings(SharedLimits):
         """Refuse what names no profile, cannot be, or leaves a limit open; raises ValueError."""
         if self.operators not in OPERATOR_PROFILES:
             raise ValueError(f"there is no profile of operators {self.operators!r}")
+        if self.isolation not in ISOLATIONS:
+            raise ValueError(f"there is no isolation {self.isolation!r}")
+        if self.models_per_process > MODELS_PER_HOST:
+            raise ValueError(
+                f"with isolation 'origin' models_per_origin is at most {MODELS_PER_HOST}, "
+                f"not {self.models_per_process}"
+            )
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
@@ -84,6 +105,16 @@ class Settings(SharedLimits):
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")
+
+    @property
+    def models_per_process(self) -> int:
+        """Models that one process may hold at a time."""
+        return (self.limits.models_per_origin or 1) if self.isolation == "origin" else 1
+
+    @property
+    def channels_per_host(self) -> int:
+        """Channels with which a worker for several models is born."""
+        return min(CHANNELS_PER_MODEL * self.models_per_process, MODELS_PER_HOST)
 
 
 def complete(limits: Limits) -> Limits:

@@ -7,9 +7,13 @@ import os
 import signal
 import socket
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 
 from loader_service.broker.cleaning import reap_strangers
+from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
 from loader_service.broker.groups import Groups, Owner, add_layers, check_enforceable
+from loader_service.broker.host import Host
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.readiness import Readiness
 from loader_service.broker.refusal import Refusal, refuse
@@ -30,9 +34,16 @@ HELD_BY_RLIMIT = "rlimit-data"
 class Supervisor:
     """Parent and sole judge of every worker of a broker."""
 
-    def __init__(self, settings: Settings, tree: cgroup.Tree | None, zygote: Zygote) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        descriptors: Descriptors,
+        tree: cgroup.Tree | None,
+        zygote: Zygote,
+    ) -> None:
         """Take over the tree and the broker's own zygote, which was started after the tree."""
         self._settings = settings
+        self._descriptors = descriptors
         self._zygotes = Zygotes(settings, zygote)
         self._tree = tree
         self._groups = None if tree is None else Groups(settings, tree)
@@ -56,6 +67,7 @@ class Supervisor:
         """
         self.check_enforceable(self._settings.limits)
         self.check_enforceable(self._settings)
+        self._descriptors.check_enforceable()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
         try:
             self.runtime = await self._zygotes.own.warmed(self._settings.start_seconds)
@@ -95,10 +107,21 @@ class Supervisor:
         self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int
     ) -> Worker:
         """Make a worker and wait until it is locked down; raises Refusal if that fails."""
-        threads = min(max(num_threads, 1), limits.threads or 1)
-        go = Go(
+        return await self._spawn(owner, limits, self.order(limits, task, num_threads, model_size))
+
+    async def spawn_host(self, owner: Owner) -> Host:
+        """Make a worker for the models of an origin; its limits are raised with each of them."""
+        limits = self._settings.limits
+        go = self.order(limits, Task.HOST, limits.threads or 1, 0)
+        host = await self._spawn(owner, limits, replace(go, models=limits.models_per_origin or 1))
+        assert isinstance(host, Host)
+        return host
+
+    def order(self, limits: Limits, task: Task, num_threads: int, model_size: int) -> Go:
+        """Write the orders for a model, or for a worker that begins with one."""
+        return Go(
             task=task,
-            threads=threads,
+            threads=min(max(num_threads, 1), limits.threads or 1),
             data_bytes=limits.memory_bytes if self.memory_held_by == HELD_BY_RLIMIT else None,
             memory_bytes=limits.memory_bytes or 0,
             cpu_seconds=limits.cpu_seconds,
@@ -107,10 +130,21 @@ class Supervisor:
             model_size=model_size,
             operators=self._settings.operators,
         )
+
+    async def _spawn(self, owner: Owner, limits: Limits, go: Go) -> Worker:
+        channels = self._settings.channels_per_host if go.task == Task.HOST else 1
+        descriptors = OF_A_WORKER - 1 + channels
+        try:
+            self._descriptors.take(owner.principal, descriptors)
+        except Refusal as refusal:
+            if refusal.failure.limit == "total_descriptors":
+                self.readiness.set(False)
+            raise
         # A birth goes on to its end even if the caller leaves in the middle: the zygote answers in
         # order, and a process that exists needs somebody who ends it.
-        birth = asyncio.create_task(self._birth(owner, limits, tasks_for(threads)))
+        birth = asyncio.create_task(self._birth(owner, limits, go, channels))
         self._births.add(birth)
+        birth.add_done_callback(partial(self._descriptors.follow, owner.principal, descriptors))
         birth.add_done_callback(self._birth_over)
         try:
             worker = await asyncio.shield(birth)
@@ -129,7 +163,7 @@ class Supervisor:
         add_layers(worker, self._tree)
         return worker
 
-    async def _birth(self, owner: Owner, limits: Limits, tasks: int) -> Worker:
+    async def _birth(self, owner: Owner, limits: Limits, go: Go, channels: int) -> Worker:
         """Make a process; a zygote that died is replaced once."""
         for _ in range(2):
             if self._stopping:
@@ -137,7 +171,7 @@ class Supervisor:
             zygote = await self._zygotes.of(owner.principal)
             try:
                 await zygote.warmed(self._settings.start_seconds)
-                return await self._born(zygote, owner, limits, tasks)
+                return await self._born(zygote, owner, limits, go, channels)
             except ZygoteGone:
                 await self._zygotes.discard(owner.principal, zygote)
         raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
@@ -148,12 +182,14 @@ class Supervisor:
             self.readiness.set(birth.exception() is None and not self._stopping)
         self._reap()
 
-    async def _born(self, zygote: Zygote, owner: Owner, limits: Limits, tasks: int) -> Worker:
+    async def _born(
+        self, zygote: Zygote, owner: Owner, limits: Limits, go: Go, channels: int
+    ) -> Worker:
         """Fork the process and put it into its cgroup; it touches nothing until GO."""
         with ExitStack() as undo, ExitStack() as given:
             group = None
             if self._groups is not None:
-                group = self._groups.make(owner, limits, tasks)
+                group = self._groups.make(owner, limits, tasks_for(go.threads, 2 * go.models))
                 undo.callback(group.remove)
             uid = None
             if self._uids is not None:
@@ -166,27 +202,25 @@ class Supervisor:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             given.enter_context(theirs)
-            client, channel = socket.socketpair()
-            undo.callback(client.close)
-            given.enter_context(channel)
+            pairs = [socket.socketpair() for _ in range(channels)]
+            for client, channel in pairs:
+                undo.callback(client.close)
+                given.enter_context(channel)
             pid = await zygote.spawn(
-                Spawn(uid),
-                (words_writing, theirs.fileno(), channel.fileno()),
+                Spawn(uid, channels),
+                (words_writing, theirs.fileno(), *(channel.fileno() for _, channel in pairs)),
                 self._settings.spawn_seconds,
             )
             # The copies here must go at once, or the death of the worker would end nothing.
             given.close()
             ours.setblocking(False)
-            worker = Worker(
-                pid,
-                ours,
-                client,
-                last_words,
-                group,
-                limits,
-                self._ended,
-                self._settings.verdict_seconds,
-            )
+            clients = [client for client, _ in pairs]
+            more = (last_words, group, limits, self._ended, self._settings.verdict_seconds)
+            worker: Worker
+            if go.task == Task.HOST:
+                worker = Host(pid, ours, clients, *more)
+            else:
+                worker = Worker(pid, ours, clients[0], *more)
             undo.pop_all()
         self._workers[pid] = worker
         if uid is not None and self._uids is not None:

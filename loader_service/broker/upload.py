@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from loader_service.broker.model_bytes import Collecting, ModelBytes
 from loader_service.broker.refusal import over_limit, refuse
-from loader_service.broker.worker import Worker
+from loader_service.broker.seat import Place
 from loader_service.worker.control import MODEL_PIECE
 from model_loader_wire.causes import Cause, printable
 from model_loader_wire.limits import Limits
@@ -51,7 +51,7 @@ def check_size(size: int, limits: Limits) -> None:
 
 
 async def pass_on(
-    worker: Worker,
+    worker: Place,
     header: pb.LoadHeader,
     limits: Limits,
     parts: Parts,
@@ -99,7 +99,7 @@ async def pass_on(
     raise refuse(Cause.CANCELLED, "the upload ended before its trailer")
 
 
-async def pass_on_held(worker: Worker, content: ModelBytes) -> bytes:
+async def pass_on_held(worker: Place, content: ModelBytes) -> bytes:
     """Pass on bytes that are here already; returns their SHA-256.
 
     They are hashed while the kernel moves them: being sealed, they are the same to both.

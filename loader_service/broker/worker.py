@@ -31,6 +31,7 @@ log = logging.getLogger("model_loader.worker")
 
 LAST_WORD = {
     Task.LOAD: {Message.FAILED},
+    Task.HOST: set(),
     Task.INSPECT: {Message.FAILED, Message.LOADED},
     Task.REHEARSE: {Message.READY},
 }
@@ -39,6 +40,13 @@ LAST_WORD = {
 
 class Worker:
     """A living or dead worker. Whatever it says is checked; why it ended is never its word."""
+
+    answers: frozenset[Message] = frozenset()
+    """Messages that are about one of several models."""
+    shared = False
+    """Whether it holds other models of the origin, too."""
+    suspect = True
+    """Whether its model may be the one that made it die."""
 
     def __init__(
         self,
@@ -157,6 +165,9 @@ class Worker:
     def heard(self, kind: Message) -> None:
         """Take note of a message that has come."""
         self._said_last_word |= kind in self._last_word
+
+    def answered(self, kind: Message, fields: dict[str, object]) -> None:
+        """Take a message about one of several models; raises BadMessage."""
 
     def pong(self, payload: bytes) -> None:
         """Take the answer to a ping; raises BadMessage."""

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loader_service.broker.refusal import refuse
@@ -99,8 +100,8 @@ class Zygote:
                 self._warm = Warm(values["runtime"], values["version"])
         return self._warm
 
-    async def spawn(self, order: Spawn, descriptors: tuple[int, int, int], seconds: float) -> int:
-        """Fork a worker with stderr, control socket and channel; returns its pid.
+    async def spawn(self, order: Spawn, descriptors: Sequence[int], seconds: float) -> int:
+        """Fork a worker with stderr, control socket and channels; returns its pid.
 
         Raises ZygoteGone, or Refusal if this host does not let a worker be made.
         """
