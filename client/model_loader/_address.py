@@ -14,6 +14,8 @@ VARIABLE = "MODEL_LOADER_ADDRESS"
 ATTACH_SOCKET = "attach.sock"
 DAEMON_DIRECTORY = "model-loader"
 SYSTEM_DIRECTORY = Path("/run/model-loader")
+INSTEAD = "ask who runs it, or leave the address out to get a private service"
+"""What to do about a service that cannot be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +67,33 @@ def _directory(address: str | os.PathLike[str]) -> Path:
 
 
 def check_socket(path: str | os.PathLike[str]) -> None:
-    """Refuse a socket that somebody else could have put there (before a byte is sent to it)."""
-    directory = Path(path).parent
-    try:
-        facts = directory.lstat()
-        socket_facts = Path(path).lstat()
-    except OSError as error:
-        raise NetworkError(
-            f"no Model Loader service is at {directory}: {error.strerror}; start model-loaderd, or "
-            "leave the address out to get a private one"
-        ) from None
-    if not stat.S_ISDIR(facts.st_mode) or not stat.S_ISSOCK(socket_facts.st_mode):
-        raise SecurityError(f"{path} is not a socket in a directory")
+    """Refuse a socket that somebody else could have put there (before a byte is sent to it).
+
+    Raises SecurityError, NetworkError where there is none.
+    """
+    check_directory(Path(path).parent)
+    if not stat.S_ISSOCK(_facts(Path(path)).st_mode):
+        raise SecurityError(f"{path} is not a socket; {INSTEAD}")
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory in which somebody else could put something; raises as `check_socket`."""
+    facts = _facts(directory.resolve())
+    if not stat.S_ISDIR(facts.st_mode):
+        raise SecurityError(f"{directory} is not a directory; {INSTEAD}")
     if facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & 0o022:
         raise SecurityError(
             f"{directory} belongs to uid {facts.st_uid} with mode {facts.st_mode & 0o7777:o}; the "
-            "service's directory must belong to you or root and be writable by nobody else"
+            "service's directory must belong to you or root and be writable by nobody else: "
+            f"{INSTEAD}"
         )
+
+
+def _facts(path: Path) -> os.stat_result:
+    try:
+        return path.lstat()
+    except OSError as error:
+        raise NetworkError(
+            f"no Model Loader service is at {path}: {error.strerror}; start model-loaderd, or "
+            "leave the address out to get a private one"
+        ) from None

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from model_loader_wire.v1 import attach_pb2 as pb
 
 from . import _fork
-from ._address import ATTACH_SOCKET
+from ._address import ATTACH_SOCKET, INSTEAD
 from ._messages import failure_of
 from .errors import NetworkError, SecurityError, from_failure
 
@@ -94,13 +94,8 @@ class AttachConnection:
         self._socket.close()
 
     def _check_server(self, broker_pid: int | None) -> None:
-        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        pid, uid, _ = CREDENTIALS.unpack(data)
-        if uid not in (os.geteuid(), 0):
-            raise SecurityError(
-                f"the service at {self.directory} runs as uid {uid}; only your own uid and root "
-                "are trusted"
-            )
+        pid, uid = _listener(self._socket)
+        _check_uid(uid, self.directory)
         if broker_pid is not None and pid != broker_pid:
             raise SecurityError(
                 f"process {pid} listens at {self.directory}, not the private service {broker_pid}"
@@ -150,6 +145,38 @@ class AttachConnection:
                 raise ConnectionResetError("the connection ended")
             data += piece
         return data
+
+
+def check_listener(path: Path) -> None:
+    """Check who listens on a socket whose credentials its user cannot see, as gRPC cannot.
+
+    Connects, sends nothing, and leaves. Raises SecurityError, NetworkError where nobody answers.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(ANSWER_SECONDS)
+        try:
+            probe.connect(str(path))
+            _, uid = _listener(probe)
+        except OSError as error:
+            raise NetworkError(
+                f"no Model Loader service answers at {path.parent}: {error.strerror or error}"
+            ) from None
+    _check_uid(uid, path.parent)
+
+
+def _listener(connected: socket.socket) -> tuple[int, int]:
+    """The process and the uid that began to listen, by the kernel's word."""
+    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _ = CREDENTIALS.unpack(data)
+    return pid, uid
+
+
+def _check_uid(uid: int, directory: Path) -> None:
+    if uid not in (os.geteuid(), 0):
+        raise SecurityError(
+            f"the service at {directory} runs as uid {uid}; only your own uid and root are "
+            f"trusted: {INSTEAD}"
+        )
 
 
 def _close_all(descriptors: list[int]) -> None:

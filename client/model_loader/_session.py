@@ -15,8 +15,15 @@ from model_loader_wire.v1 import attach_pb2
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 from . import _embedded, _fork
-from ._address import Address, addresses, check_socket, require_linux
-from ._attach import AttachConnection
+from ._address import (
+    ATTACH_SOCKET,
+    Address,
+    addresses,
+    check_directory,
+    check_socket,
+    require_linux,
+)
+from ._attach import AttachConnection, check_listener
 from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
 from ._messages import NAME_LENGTH, formats_from, limits_from, row_from
 from ._origin import checked_origin
@@ -138,6 +145,7 @@ def _open_at(
     if relay:
         return (yield from _open_relayed(directory, origin, broker))
     pid = broker.pid if broker is not None else None
+    check_socket(directory / ATTACH_SOCKET)
     attach: AttachConnection = yield InThread(partial(AttachConnection, directory, broker_pid=pid))
     try:
         welcome: attach_pb2.Welcome = yield InThread(
@@ -155,8 +163,11 @@ def _open_at(
 def _open_relayed(
     directory: Path, origin: str, broker: _embedded.EmbeddedBroker | None
 ) -> Steps[Session]:
-    path = directory / f"uid-{os.geteuid()}" / "grpc.sock"
+    # Resolved once: who owns a link on the way could turn it elsewhere between check and use.
+    path = directory.resolve() / f"uid-{os.geteuid()}" / "grpc.sock"
+    check_directory(path.parents[1])
     check_socket(path)
+    yield InThread(partial(check_listener, path))
     yield Dial(_target(str(path)), "")
     request = pb.OpenSessionRequest(protocol_version=PROTOCOL_VERSION, origin=origin)
     try:
