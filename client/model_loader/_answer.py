@@ -11,10 +11,12 @@ import numpy as np
 
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import TensorDescription
-from model_loader_wire.frames import BadFrame, Entry
+from model_loader_wire.exchange import Exchange
+from model_loader_wire.frames import BadFrame, Entry, Kind
+from model_loader_wire.steady_exchange import SteadyExchange
 from model_loader_wire.strings import BadStrings, unpack_strings
 
-from ._plan import Plan, listed
+from ._plan import Plan, Request, listed
 from ._tensor import DTYPES, Array, MLTensor, shown
 from .errors import DataError
 
@@ -31,6 +33,24 @@ class Answer:
         self._given = None if outputs is None else _checked_outputs(plan, outputs)
         self._arrays: list[Array] | None = None
         self._misfit = ""
+
+    def exchange(self, request: Request, sequence: int) -> Exchange:
+        """Prepare what brings the answer: the request, and the places for the reply."""
+        pattern = request.pattern
+        if pattern is not None:
+            return SteadyExchange(pattern, sequence, request.payload, self.expect(), self.places)
+        plan = self._plan
+        return Exchange(
+            Kind.COMPUTE,
+            sequence,
+            signature=plan.index,
+            table=request.table,
+            payload=request.payload,
+            payload_length=request.length,
+            places=self.places,
+            known=plan.known,
+            most=plan.most,
+        )
 
     def expect(self) -> Sequence[Array]:
         """Give memory for an answer of the known sizes, before it has come."""

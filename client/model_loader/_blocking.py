@@ -28,6 +28,7 @@ from ._effects import (
 )
 
 Result = TypeVar("Result")
+_WITHOUT_WAITING = (False,)
 
 
 class BlockingDriver:
@@ -83,19 +84,21 @@ class BlockingDriver:
     def exclusive(self, effect: Exclusive) -> Any:
         """Run steps while holding a turn."""
         turn: threading.Lock = effect.turn
-        wait = -1.0
-        if effect.deadline is not None:
-            wait = min(max(0.0, effect.deadline - time.monotonic()), threading.TIMEOUT_MAX)
         # As in _blocking_channel: that the lock was taken must be known however the next
         # bytecode is interrupted, or nobody would ever release it.
         held: list[bool] = []
         try:
-            held.extend(map(turn.acquire, (True,), (wait,)))
-            if not held[0]:
-                raise effect.late()
+            held.extend(map(turn.acquire, _WITHOUT_WAITING))
+            if not held[-1]:
+                wait = -1.0
+                if effect.deadline is not None:
+                    wait = min(max(0.0, effect.deadline - time.monotonic()), threading.TIMEOUT_MAX)
+                held.extend(map(turn.acquire, (True,), (wait,)))
+                if not held[-1]:
+                    raise effect.late()
             return self.run(effect.steps)
         finally:
-            if held and held[0]:
+            if held and held[-1]:
                 turn.release()
 
     def _call(self, effect: Call) -> Any:

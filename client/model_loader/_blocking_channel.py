@@ -121,9 +121,9 @@ class BlockingChannel:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise DeadlinePassed
-            wait = min(math.ceil(left * 1000) / 1000, LONGEST)
-            if 0 <= self._wait - wait <= SLACK * self._wait:
+            if 0 <= self._wait - left <= SLACK * self._wait:
                 return
+            wait = min(math.ceil(left * 1000) / 1000, LONGEST)
         if wait == self._wait:
             return
         value = TIMEVAL.pack(int(wait), int(wait % 1 * 1e6))

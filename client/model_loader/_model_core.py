@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from model_loader_wire.causes import Cause
+from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import ModelDescription
 from model_loader_wire.exchange import Exchange
 from model_loader_wire.frames import BadFrame, Kind
-from model_loader_wire.steady_exchange import SteadyExchange
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 from . import _fork
@@ -94,7 +93,7 @@ class ModelCore(LosableModel):
         steps = (
             self._compute_relayed(plan, request, answer, deadline)
             if self.session.relayed
-            else self._compute_directly(plan, request, answer, deadline)
+            else self._directly(request, answer, deadline)
         )
         return Exclusive(self.turn, steps, deadline)
 
@@ -103,7 +102,11 @@ class ModelCore(LosableModel):
         self.check_usable()
         wait = seconds(timeout, self.report.limits.load_seconds or RESET_SECONDS)
         deadline = None if wait is None else time.monotonic() + wait
-        steps = self._reset_relayed(deadline) if self.session.relayed else self._reset(deadline)
+        steps = (
+            self._reset_relayed(deadline)
+            if self.session.relayed
+            else self._directly(None, None, deadline)
+        )
         return Exclusive(self.turn, steps, deadline)
 
     def close(self) -> Steps[None]:
@@ -135,43 +138,49 @@ class ModelCore(LosableModel):
         names = ", ".join(repr(known.name) for known in signatures[1:]) or "none"
         raise DataError(f"the model has no signature {signature!r}; it has {names}")
 
-    def _compute_directly(
-        self, plan: Plan, request: Request, answer: Answer, deadline: float | None
+    def _directly(
+        self, request: Request | None, answer: Answer | None, deadline: float | None
     ) -> Steps[Any]:
+        """Carry out a computation on the channel; a reset, if nothing is requested."""
         self.check_usable()
         if self._pending is not None:
             yield from self._drain(*self._pending, deadline)
         self._sequence += 1
-        pattern = request.pattern
-        if pattern is not None:
-            targets = answer.expect()
-            exchange: Exchange = SteadyExchange(
-                pattern, self._sequence, request.payload, targets, answer.places
-            )
+        if request is None or answer is None:
+            exchange = Exchange(Kind.RESET, self._sequence)
         else:
-            exchange = Exchange(
-                Kind.COMPUTE,
-                self._sequence,
-                signature=plan.index,
-                table=request.table,
-                payload=request.payload,
-                payload_length=request.length,
-                places=answer.places,
-                known=plan.known,
-                most=plan.most,
-            )
-        yield from self._exchange(exchange, deadline)
+            exchange = answer.exchange(request, self._sequence)
+        # Until the reply is in, the exchange is pending: whatever interrupts this call, the next
+        # one carries it to its end before it sends anything.
+        self._pending = (exchange, deadline)
+        try:
+            yield Transfer(self.channel, exchange, deadline)
+        except DeadlinePassed:
+            yield from self._lose_by_deadline("the computation")
+        except ChannelEnded:
+            yield from self._lose_by_ending()
+        except BadFrame as error:
+            yield from self._lose_by_violation(error)
+        except BaseException:
+            exchange.abandon()
+            raise
+        self._pending = None
+        if exchange.failure is not None:
+            yield from self._fail(exchange.failure)
+        if answer is None:
+            return None
         try:
             return answer.result(exchange.entries, exchange.tensors)
         except BadFrame as error:
             yield from self._lose_by_violation(error)
 
-    def _reset(self, deadline: float | None) -> Steps[None]:
-        self.check_usable()
-        if self._pending is not None:
-            yield from self._drain(*self._pending, deadline)
-        self._sequence += 1
-        yield from self._exchange(Exchange(Kind.RESET, self._sequence), deadline)
+    def _fail(self, failure: Failure) -> Steps[None]:
+        """Raise what the worker said of a call, as far as that is for a worker to say."""
+        if failure.cause not in WORKERS_CAUSES:
+            yield from self._lose_by_violation(
+                BadFrame(f"the worker said {failure.cause}, which is not its to say")
+            )
+        raise from_failure(failure)
 
     def _drain(
         self, exchange: Exchange, its_deadline: float | None, deadline: float | None
@@ -194,30 +203,6 @@ class ModelCore(LosableModel):
         except BadFrame as error:
             yield from self._lose_by_violation(error)
         self._pending = None
-
-    def _exchange(self, exchange: Exchange, deadline: float | None) -> Steps[None]:
-        # Until the reply is in, the exchange is pending: whatever interrupts this call, the next
-        # one carries it to its end before it sends anything.
-        self._pending = (exchange, deadline)
-        try:
-            yield Transfer(self.channel, exchange, deadline)
-        except DeadlinePassed:
-            yield from self._lose_by_deadline("the computation")
-        except ChannelEnded:
-            yield from self._lose_by_ending()
-        except BadFrame as error:
-            yield from self._lose_by_violation(error)
-        except BaseException:
-            exchange.abandon()
-            raise
-        self._pending = None
-        failure = exchange.failure
-        if failure is not None:
-            if failure.cause not in WORKERS_CAUSES:
-                yield from self._lose_by_violation(
-                    BadFrame(f"the worker said {failure.cause}, which is not its to say")
-                )
-            raise from_failure(failure)
 
     def _compute_relayed(
         self, plan: Plan, request: Request, answer: Answer, deadline: float | None

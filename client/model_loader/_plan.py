@@ -72,7 +72,8 @@ class Plan:
             if fixed is not None and type(inputs) is np.ndarray:
                 _, dtype, shape = self._shapes[0]
                 if inputs.dtype == dtype and inputs.shape == shape and inputs.flags.c_contiguous:
-                    return self._usual(fixed, [inputs])
+                    length, entries = fixed.payload_length, fixed.entries
+                    return Request(fixed.table, [inputs], length, entries, self._pattern)
             inputs = {self._names[0]: inputs}
         if fixed is not None and len(inputs) == len(self._names):
             payload = []
@@ -87,7 +88,8 @@ class Plan:
                     break
                 payload.append(value)
             else:
-                return self._usual(fixed, payload)
+                length, entries = fixed.payload_length, fixed.entries
+                return Request(fixed.table, payload, length, entries, self._pattern)
         return self._encode_slowly(inputs)
 
     def check_answer(self, entries: tuple[Entry, ...]) -> None:
@@ -106,9 +108,6 @@ class Plan:
                 raise BadFrame(f"output {tensor.name!r} came with dimensions {entry.dimensions}")
             if tensor.byte_length is not None and tensor.byte_length != entry.byte_length:
                 raise BadFrame(f"output {tensor.name!r} came with {entry.byte_length} bytes")
-
-    def _usual(self, fixed: KnownTable, arrays: Sequence[Any]) -> Request:
-        return Request(fixed.table, arrays, fixed.payload_length, fixed.entries, self._pattern)
 
     def _encode_slowly(self, inputs: Mapping[Any, Any]) -> Request:
         unknown = [str(name) for name in inputs if name not in self._names]
