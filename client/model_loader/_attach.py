@@ -106,8 +106,10 @@ class AttachConnection:
             try:
                 message = request.SerializeToString()
                 data = LENGTH.pack(len(message)) + message
-                sent = socket.send_fds(self._socket, [data], given) if given else 0
-                self._socket.sendall(data[sent:])
+                # A service that turns a client away says why before it is asked, and leaves.
+                with suppress(ConnectionError):
+                    sent = socket.send_fds(self._socket, [data], given) if given else 0
+                    self._socket.sendall(data[sent:])
                 reply, descriptors = self._read()
             except BaseException as error:
                 # Half a conversation cannot be carried on: the session ends with its connection.

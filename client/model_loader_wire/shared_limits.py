@@ -41,7 +41,7 @@ class SharedLimits:
     """Calls that the service relays at a time, waiting ones included."""
     origin_bytes_in_flight: int | None = None
     """Inputs of one origin's relayed calls together."""
-    total_bytes_in_flight: int = 4 << 30
+    total_bytes_in_flight: int = 2 << 30
     """Inputs of all relayed calls together."""
     attach_connections: int = 256
     """Connections of one principal to the attach socket at a time; users who may not attach count
@@ -49,12 +49,20 @@ class SharedLimits:
     total_attach_connections: int = 1024
     """Connections to the attach socket at a time."""
     grpc_connections: int = 512
-    """Connections to one principal's gRPC socket at a time; one more is closed at once."""
+    """Connections to one principal's gRPC socket at a time; one more is closed at once. At most
+    a quarter of ``principal_descriptors``."""
     calls_at_a_time: int = 1024
     """gRPC calls of one principal at a time, open sessions included."""
     principal_descriptors: int | None = None
-    """Descriptors that the service holds for one principal at a time. None: an equal share of what
-    the service may open (RLIMIT_NOFILE) for each user who may attach."""
+    """Descriptors that the service holds for one principal at a time, for connections and workers.
+    At most, and by default, an equal share of what there are in all for each user who may
+    attach."""
+    total_descriptors: int | None = None
+    """Descriptors that the service has open, its own included; some are kept free. None: as many
+    as RLIMIT_NOFILE lets it, which it raises to 65,536 where it may."""
+    broker_memory_bytes: int | None = None
+    """Memory of the broker itself while messages come in; above it, messages of the principal who
+    sends most at a time are refused. None: half of the machine's memory, at most 4 GiB."""
     log_bytes_per_minute: int = 1 << 20
     """What the service writes to its log within a minute; it counts what it leaves out."""
 

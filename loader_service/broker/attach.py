@@ -9,12 +9,14 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from google.protobuf.message import DecodeError
 
+from loader_service.broker.descriptors import OF_A_CONNECTION, Descriptors
 from loader_service.broker.messages import failure_to_message
-from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.servicer import check_version
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
@@ -40,9 +42,16 @@ class AttachServer:
     """Accepts local clients; a session lives as long as its connection."""
 
     def __init__(
-        self, path: str, settings: Settings, sessions: Sessions, welcome: Welcome, offer: Offer
+        self,
+        path: str,
+        settings: Settings,
+        descriptors: Descriptors,
+        sessions: Sessions,
+        welcome: Welcome,
+        offer: Offer,
     ) -> None:
         self._settings = settings
+        self._descriptors = descriptors
         self._sessions = sessions
         self._welcome = welcome
         self._offer = offer
@@ -71,10 +80,11 @@ class AttachServer:
             )
             # Counted for each user, strangers together, so that none takes another's place.
             counted = uid if self._may_enter(uid) else STRANGERS
-            if self._connections[counted] >= self._settings.attach_connections:
-                connection.close()
+            try:
+                self._count(counted)
+            except Refusal as refusal:
+                _turn_away(connection, refusal)
                 continue
-            self._connections[counted] += 1
             task = asyncio.create_task(self._client(connection, uid))
             self._tasks.add(task)
             task.add_done_callback(partial(self._over, counted))
@@ -86,11 +96,28 @@ class AttachServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _count(self, counted: int) -> None:
+        """Count a connection; raises Refusal if there are too many, and then counts nothing."""
+        settings, what = self._settings, "too many connections to the attach socket"
+        for limit, held, most in (
+            ("attach_connections", self._connections[counted], settings.attach_connections),
+            (
+                "total_attach_connections",
+                self._connections.total(),
+                settings.total_attach_connections,
+            ),
+        ):
+            if held + 1 > most:
+                raise over_limit(limit, held + 1, most, what)
+        self._descriptors.take(counted, OF_A_CONNECTION)
+        self._connections[counted] += 1
+
     def _may_enter(self, uid: int) -> bool:
         return uid == os.geteuid() or uid in self._settings.allowed_uids
 
     def _over(self, counted: int, task: asyncio.Task[None]) -> None:
         self._connections[counted] -= 1
+        self._descriptors.give_back(counted, OF_A_CONNECTION)
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an attached client's connection failed", exc_info=error)
@@ -215,6 +242,14 @@ async def _send(connection: socket.socket, reply: attach.AttachReply) -> None:
     data = reply.SerializeToString()
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(connection, LENGTH.pack(len(data)) + data)
+
+
+def _turn_away(connection: socket.socket, refusal: Refusal) -> None:
+    """Say why, to a client that may not even be listening, and close the connection."""
+    data = _error(refusal.failure).SerializeToString()
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.send(LENGTH.pack(len(data)) + data)
 
 
 def _error(failure: Failure) -> attach.AttachReply:

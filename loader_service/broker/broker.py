@@ -10,7 +10,9 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from loader_service.broker.attach import AttachServer
+from loader_service.broker.calls import Calls, Receiving
 from loader_service.broker.decoding import Decoding
+from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
 from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
@@ -28,6 +30,11 @@ log = logging.getLogger("model_loader.broker")
 
 MESSAGE_SLACK = 1 << 20
 """Bytes that a message may have beyond its tensors."""
+METADATA_BYTES = 16 << 10
+"""Most of the metadata of one call."""
+PING_INTERVAL_MILLISECONDS = 10_000
+PING_STRIKES = 2
+"""Pings that come sooner than that and are borne with."""
 SOCKET = "grpc.sock"
 GRACE_SECONDS = 0.5
 
@@ -41,9 +48,11 @@ class Broker:
         self._settings = settings
         self._directory = directory
         self._sessions = Sessions(settings)
-        self._supervisor = Supervisor(settings, tree, zygote)
+        self._descriptors = Descriptors(settings)
+        self._supervisor = Supervisor(settings, self._descriptors, tree, zygote)
         self._loading = Loading(settings, self._sessions, self._supervisor)
         self._in_flight = InFlight(settings)
+        self._receiving = Receiving(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
         self._attach: AttachServer | None = None
@@ -57,6 +66,7 @@ class Broker:
         self._attach = AttachServer(
             self._directory.attach_path,
             self._settings,
+            self._descriptors,
             self._sessions,
             self._welcome,
             self._loading.held.offer,
@@ -85,6 +95,7 @@ class Broker:
             self._sessions.service_ends()
             servers = [server for server, _ in self._servers.values()]
             await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
+            self._receiving.stop()
             await self._supervisor.stop()
         finally:
             self._directory.remove()
@@ -99,14 +110,14 @@ class Broker:
         async with self._opening:
             if principal not in self._servers:
                 self._directory.make_room(principal)
-                most = self._settings.limits.tensor_bytes
                 server = grpc.aio.server(
-                    interceptors=[Decoding()],
-                    options=[
-                        ("grpc.max_receive_message_length", _capped(most)),
-                        ("grpc.so_reuseport", 0),
+                    options=grpc_options(self._settings, self._descriptors.grpc_connections),
+                    interceptors=[
+                        Calls(principal, self._settings, self._receiving),
+                        Decoding(),
                     ],
-                    maximum_concurrent_rpcs=self._settings.calls_at_a_time,
+                    # More than Calls lets through, so that a call over its limit is told so.
+                    maximum_concurrent_rpcs=2 * self._settings.calls_at_a_time,
                 )
                 servicer = Servicer(
                     principal,
@@ -124,6 +135,25 @@ class Broker:
                 self._directory.give_room(principal, SOCKET)
                 self._servers[principal] = (server, servicer)
         return path, self._servers[principal][1]
+
+
+def grpc_options(settings: Settings, connections: int) -> list[tuple[str, int]]:
+    """Return what gRPC itself must bound on one socket, before any code of the broker's runs.
+
+    The names are those of grpc/impl/channel_arg_names.h.
+    """
+    return [
+        ("grpc.max_receive_message_length", _capped(settings.limits.tensor_bytes)),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_concurrent_streams", 2 * settings.calls_at_a_time),
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
+        # A client may ping; one that pings and does nothing else is cut off.
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MILLISECONDS),
+        ("grpc.http2.max_ping_strikes", PING_STRIKES),
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def _capped(tensor_bytes: int | None) -> int:

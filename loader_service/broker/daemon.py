@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import pwd
 import signal
@@ -12,6 +11,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from loader_service.broker import log
 from loader_service.broker.directory import Directory, DirectoryTaken
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import OPERATOR_PROFILES, Settings, complete
@@ -35,6 +35,8 @@ FLAGS = {
     "need not send them again; 0 keeps none",
     "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "
     "more waits",
+    "handshake_seconds": "how long a connection may be open before it has said who it is",
+    "message_seconds": "how long a call's one message may take to come, and its reply to be taken",
 }
 """Settings with flags of their own that are numbers."""
 
@@ -130,11 +132,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the daemon; returns the exit status."""
     given = parser().parse_args(arguments)
     open_standard()
-    logging.basicConfig(
-        level=given.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
     try:
         asked = {field.name: getattr(given, field.name) for field in fields(Limits)}
         settings = Settings(
@@ -148,6 +145,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (TypeError, ValueError) as error:
         print(f"model-loaderd: {error}", file=sys.stderr)
         return EXIT_USAGE
+    log.configure(
+        given.log_level.upper(),
+        settings.log_bytes_per_minute,
+        "%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     try:
         directory = Directory(Path(settings.directory), shared=True)
     except (DirectoryTaken, OSError) as error:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
 import sys
 
+from loader_service.broker import log
 from loader_service.broker.directory import private_directory
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings, complete
@@ -23,12 +23,15 @@ from loader_service.sandbox import cgroup, process
 from loader_service.sandbox.descriptors import allow_many
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
+from model_loader_wire.shared_limits import SharedLimits
+
+LOG_BYTES_PER_MINUTE = SharedLimits().log_bytes_per_minute
 
 
 def main(arguments: list[str]) -> int:
     """Run until the program is gone; returns the exit status."""
     # What a host does not give is in every model's report; a program's stderr is its own.
-    logging.basicConfig(level=logging.ERROR, format="model-loader: %(message)s")
+    log.configure("ERROR", LOG_BYTES_PER_MINUTE, "model-loader: %(message)s")
     life = socket.socket(fileno=int(arguments[0]))
     os.set_inheritable(life.fileno(), False)
     program = os.pidfd_open(os.getppid())

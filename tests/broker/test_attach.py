@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+import model_loader as ml
 from loader_service.writer import small
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -162,12 +164,20 @@ def test_a_session_that_left_in_its_hello_is_not_kept(service: Service) -> None:
         assert len(os.listdir(f"/proc/{service.pid}/fd")) <= before + 4
 
 
-def test_too_many_connections_are_closed_and_room_is_made_again() -> None:
-    with Service(attach_connections=3) as service:
+@pytest.mark.parametrize("limit", ["attach_connections", "total_attach_connections"])
+def test_too_many_connections_are_told_so_and_room_is_made_again(limit: str) -> None:
+    settings: dict[str, Any] = {limit: 3}
+    with Service(**settings) as service:
         sessions = [RawSession(service.directory) for _ in range(3)]
         connection = connect(service)
+        reply, _ = connection.receive()
+        error = reply.error
+        assert (error.cause, error.limit, error.value, error.maximum) == ("limit", limit, 4, 3)
         assert connection.is_ended()
         connection.close()
+        with pytest.raises(ml.QuotaExceededError) as caught:
+            ml.connect(service.directory)
+        assert caught.value.limit == limit
         sessions.pop().close()
         while not is_welcome(service):
             continue  # the place is free when the broker has noticed

@@ -330,6 +330,10 @@ def test_many_calls_at_a_time_are_limited() -> None:
         refused_calls = [call for call in waiting if _code(call) is not None]
         assert {_code(call) for call in refused_calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert len(refused_calls) == 4
+        for call in refused_calls:
+            detail = detail_of(call.exception())
+            assert (detail.cause, detail.limit) == ("limit", "calls_at_a_time")
+            assert (detail.value, detail.maximum) == (5, 4)
         for call in waiting:
             call.cancel()
 

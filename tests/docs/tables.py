@@ -170,7 +170,8 @@ LIMIT_LEVELS = (
     ),
     ("attach connections", "", "", "attach_connections", "total_attach_connections"),
     ("gRPC connections and calls", "", "", "grpc_connections calls_at_a_time", ""),
-    ("descriptors of the service", "", "", "principal_descriptors", ""),
+    ("descriptors of the service", "", "", "principal_descriptors", "total_descriptors"),
+    ("memory of the broker", "", "", "", "broker_memory_bytes"),
     ("log bytes", "", "", "", "log_bytes_per_minute"),
 )
 """Every limit, once: what of, and its names by level."""

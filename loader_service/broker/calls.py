@@ -1,0 +1,171 @@
+"""The calls of one gRPC socket: how many, how long their messages may take, and what they hold.
+
+gRPC reads a whole message before it calls anybody, and keeps a whole reply until its caller has
+taken it. So every call is counted here before its message is read, and until its reply is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from loader_service.broker.edge import Context, abort
+from loader_service.broker.groups import Owner
+from loader_service.broker.memory import of_this_machine, own_bytes, return_free_memory
+from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.refusal import Refusal, over_limit, refuse
+from loader_service.broker.settings import Settings
+from model_loader_wire.causes import Cause, Failure
+
+LOOK_SECONDS = 0.1
+"""Between two looks at the broker's own memory while messages are being received."""
+
+MOST_BYTES = 4 << 30
+"""What ``broker_memory_bytes`` is at most where it is not set."""
+
+Handler = Any
+"""A grpc.RpcMethodHandler, which gRPC does not type."""
+
+
+class Receiving:
+    """All messages of all principals that are on their way into the broker's memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.broker_memory_bytes or min(MOST_BYTES, of_this_machine() // 2)
+        self._calls: set[Call] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    def begin(self, call: Call) -> None:
+        """A message is awaited."""
+        self._calls.add(call)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+
+    def end(self, call: Call) -> None:
+        """It has come, or nobody waits for it any more."""
+        self._calls.discard(call)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while self._calls:
+            await asyncio.sleep(LOOK_SECONDS)
+            if own_bytes() > self._most:
+                return_free_memory()
+                if (used := own_bytes()) > self._most:
+                    self._refuse_some(used)
+
+    def _refuse_some(self, used: int) -> None:
+        """Refuse what the principal receives who receives most: what came of it is dropped."""
+        of: dict[int, list[Call]] = {}
+        for call in self._calls:
+            of.setdefault(call.principal, []).append(call)
+        what = "the messages that the service is receiving need too much of its memory"
+        for call in max(of.values(), key=len, default=[]):
+            call.refuse(over_limit("broker_memory_bytes", used, self._most, what))
+
+
+class Call:
+    """One call under way."""
+
+    def __init__(self, principal: int, context: Context) -> None:
+        self.principal = principal
+        self._task = asyncio.current_task()
+        self._context = context
+        self._refusal: Refusal | None = None
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End it with this refusal, wherever it is."""
+        if self._refusal is None and self._task is not None:
+            self._refusal = refusal
+            self._task.cancel()
+
+    async def run(self, answer: Callable[[], Awaitable[None]]) -> None:
+        """Answer it; a refusal becomes a status."""
+        try:
+            await answer()
+        except Refusal as refusal:
+            await abort(self._context, refusal.failure)
+        except asyncio.CancelledError:
+            if self._refusal is None or self._task is None:
+                raise
+            self._task.uncancel()
+            await abort(self._context, self._refusal.failure)
+
+
+class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Stands before every method of one principal's socket."""
+
+    def __init__(self, principal: int, settings: Settings, receiving: Receiving) -> None:
+        self._owner = Owner(principal, "")
+        self._settings = settings
+        self._receiving = receiving
+        self._count = Outstanding("calls_at_a_time", "too many calls at a time")
+        self._replies = Outstanding("bytes_in_flight", "too many bytes of replies at a time")
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Handler]], handler_call_details: Any
+    ) -> Handler:
+        """Put the bounds around a method; the bytes on the wire stay the same."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+
+        async def method(requests: AsyncIterator[Any], context: Context) -> None:
+            call = Call(self._owner.principal, context)
+            await call.run(lambda: self._answer(handler, call, requests, context))
+
+        return grpc.stream_stream_rpc_method_handler(
+            method, handler.request_deserializer, handler.response_serializer
+        )
+
+    async def _answer(
+        self, handler: Handler, call: Call, requests: AsyncIterator[Any], context: Context
+    ) -> None:
+        with self._count.held(self._owner, 1, self._settings.calls_at_a_time):
+            received = self._watched(call, requests)
+            request = received if handler.request_streaming else await self._only(received)
+            if handler.response_streaming:
+                method = handler.stream_stream or handler.unary_stream
+                await method(request, context)
+                return
+            method = handler.stream_unary or handler.unary_unary
+            reply = await method(request, context)
+            size, most = reply.ByteSize(), self._settings.limits.bytes_in_flight or 0
+            with self._replies.held(self._owner, size, most):
+                await self._in_time(context.write(reply), "take the reply")
+
+    async def _watched(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Yield the messages; what is still on its way can be refused."""
+        while True:
+            self._receiving.begin(call)
+            try:
+                request = await anext(requests, None)
+            finally:
+                self._receiving.end(call)
+            if request is None:
+                return
+            yield request
+
+    async def _only(self, received: AsyncIterator[Any]) -> Any:
+        """Return the one message of a call; raises Refusal."""
+        request = await self._in_time(anext(received, None), "send the message")
+        if request is None:
+            raise refuse(Cause.INVALID_INPUT, "this call is one message, and none came")
+        return request
+
+    async def _in_time(self, step: Awaitable[Any], what: str) -> Any:
+        seconds = self._settings.message_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await step
+        except TimeoutError:
+            message = f"the caller did not {what} within message_seconds = {seconds:g}"
+            failure = Failure(Cause.TIMEOUT, message, "message_seconds", seconds, seconds)
+            raise Refusal(failure) from None

@@ -1,0 +1,76 @@
+"""The service's log: on stderr, and bounded, so that who causes a line fills no disk."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import TextIO
+
+from model_loader_wire.causes import printable
+
+MINUTE = 60.0
+RECORD_LENGTH = 8192
+"""Most characters of one record, its traceback included; the end of a longer one is kept."""
+
+
+class BoundedHandler(logging.StreamHandler[TextIO]):
+    """Writes so many bytes a minute, and counts what it leaves out."""
+
+    def __init__(
+        self, stream: TextIO, bytes_per_minute: int, clock: Callable[[], float] = monotonic
+    ) -> None:
+        super().__init__(stream)
+        self._most = bytes_per_minute
+        self._clock = clock
+        self._ends = 0.0
+        self._written = self._left_out = self._bytes_left_out = 0
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the text: no control character but line feeds, and not too long."""
+        text = "\n".join(map(printable, super().format(record).split("\n")))
+        if len(text) <= RECORD_LENGTH:
+            return text
+        return f"{text[:256]} … {text[256 - RECORD_LENGTH :]}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it; first tells what the last minute left out."""
+        now = self._clock()
+        if now >= self._ends:
+            self._ends, self._written = now + MINUTE, 0
+            self.tell()
+        # What is written is what counts: a record is formatted twice, but seldom.
+        size = len(self.format(record).encode("utf-8", "replace")) + 1
+        if self._written + size > self._most:
+            self._left_out += 1
+            self._bytes_left_out += size
+            return
+        self._written += size
+        super().emit(record)
+
+    def tell(self) -> None:
+        """Say what was left out since this was said last, if anything was."""
+        if not self._left_out:
+            return
+        message = (
+            f"{self._left_out} messages of {self._bytes_left_out} bytes were left out of this log: "
+            f"log_bytes_per_minute = {self._most}"
+        )
+        self._left_out = self._bytes_left_out = 0
+        record = logging.LogRecord(
+            "model_loader.log", logging.WARNING, __file__, 0, message, (), None
+        )
+        super().emit(record)
+
+    def close(self) -> None:
+        """Say what was left out at the end."""
+        self.tell()
+        super().close()
+
+
+def configure(level: str, bytes_per_minute: int, form: str) -> None:
+    """Let everything that is logged go to stderr, within the bound."""
+    logging.basicConfig(
+        level=level, format=form, handlers=[BoundedHandler(sys.stderr, bytes_per_minute)]
+    )
