@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,8 +21,13 @@ SETTLE_SECONDS = 20.0
 class Healthy:
     """A service of one's own, and a model of it that goes on answering."""
 
-    def __init__(self, table: Table, limits: dict[str, float] | None = None) -> None:
-        self.service = Service({"loads_per_minute": 10**9, **(limits or {})})
+    def __init__(
+        self, table: Table, limits: dict[str, float] | None = None, **settings: Any
+    ) -> None:
+        """Start both; the limits are the caller's, but for the number of loads."""
+        # Models that were loaded are kept on purpose, and each is a descriptor.
+        settings.setdefault("kept_model_bytes", 0)
+        self.service = Service({"loads_per_minute": 10**9, **(limits or {})}, **settings)
         self._table = table
         self._session = RawSession(self.service.directory, "healthy")
         reply = self._session.load(small.add())

@@ -1,0 +1,235 @@
+"""Caller to broker: hostile bytes, and descriptors that nobody wants, on the attach socket.
+
+Each connection says its part, stops sending, and must be answered and closed by the service; or it
+falls silent, and is closed when its time for the greeting has passed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+from model_loader_wire.causes import Cause
+from model_loader_wire.sealed import SEALS, make
+from model_loader_wire.v1 import attach_pb2 as attach
+from tests.fuzz.campaign import Table, numbered
+from tests.fuzz.wire.damage import TEXTS, damaged, number
+from tests.fuzz.wire.healthy import Healthy
+from tests.support.raw_client import AttachConnection, RawSession
+
+HANG_SECONDS = 15.0
+HANDSHAKE_SECONDS = 2.0
+SILENT_AT_A_TIME = 30
+LOOK_EVERY = 100
+LENGTH = struct.Struct("<I")
+OFFERED = b"no model, but as good as one here"
+
+
+class Descriptors:
+    """Descriptors to send: sealed memory as it should be, and all that it should not be."""
+
+    def __init__(self) -> None:
+        self._pair = socket.socketpair()
+        self._pipe = os.pipe()
+        self.sealed = make()
+        os.write(self.sealed, OFFERED)
+        fcntl.fcntl(self.sealed, fcntl.F_ADD_SEALS, SEALS)
+        self.unsealed = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+        os.write(self.unsealed, OFFERED)
+        self.others = [
+            os.open("/dev/null", os.O_RDWR),
+            os.open("/", os.O_RDONLY | os.O_DIRECTORY),
+            os.memfd_create("empty", os.MFD_ALLOW_SEALING),
+        ]
+
+    def choose(self, random: Random) -> list[int]:
+        """Choose none, one, or too many."""
+        every = [
+            *(self.sealed, self.unsealed, *self.others, *self._pipe),
+            *(end.fileno() for end in self._pair),
+        ]
+        count = random.choice((0, 0, 0, 1, 1, 1, 2, 3, 40, 253))
+        return [random.choice(every) for _ in range(count)]
+
+    def close(self) -> None:
+        """Close them all."""
+        for descriptor in (self.sealed, self.unsealed, *self.others, *self._pipe):
+            os.close(descriptor)
+        for end in self._pair:
+            end.close()
+
+
+def attaching(seed: int, count: int, seconds: float | None = None) -> Table:
+    """Make so many connections."""
+    table = Table("Attach socket, caller to broker")
+    began = monotonic()
+    descriptors = Descriptors()
+    silent: deque[tuple[float, socket.socket, int]] = deque()
+    with Healthy(table, handshake_seconds=HANDSHAKE_SECONDS) as healthy:
+        directory = healthy.service.directory
+        _greet(table, directory, "at the beginning")
+        healthy.begin()
+        for item in numbered(count, seconds):
+            random = Random(f"attaching {seed} {item}")
+            try:
+                connection, outcome = _one(directory, random, descriptors)
+                if connection is not None:
+                    silent.append((monotonic(), connection, item))
+            except Exception as error:
+                outcome = "a fault"
+                table.find(f"{item}: {type(error).__name__}: {error}")
+            table.count(outcome)
+            while silent and (
+                len(silent) > SILENT_AT_A_TIME or monotonic() - silent[0][0] > HANDSHAKE_SECONDS
+            ):
+                _see_closed(table, *silent.popleft())
+            if item % LOOK_EVERY == 0:
+                healthy.look(f"connection {item}")
+                _greet(table, directory, f"connection {item}")
+        while silent:
+            _see_closed(table, *silent.popleft())
+        healthy.settle([])
+    descriptors.close()
+    table.seconds = monotonic() - began
+    return table
+
+
+def _greet(table: Table, directory: Path, when: str) -> None:
+    """Be an honest client."""
+    try:
+        with RawSession(directory, "honest") as session:
+            if not session.models():
+                table.find(f"{when}: an honest client does not see its principal's model")
+    except Exception as error:
+        table.find(f"{when}: an honest client gets {type(error).__name__}: {error}")
+    key = "honest clients served"
+    table.facts[key] = table.facts.get(key, 0) + 1
+
+
+def _see_closed(table: Table, since: float, connection: socket.socket, item: int) -> None:
+    """See that a client that greets nobody is turned away."""
+    with connection:
+        connection.settimeout(HANG_SECONDS)
+        try:
+            while connection.recv(4096):
+                pass
+        except ConnectionError:
+            pass
+        except TimeoutError:
+            table.find(f"{item}: a silent connection is open after {monotonic() - since:.0f} s")
+
+
+def _one(
+    directory: Path, random: Random, descriptors: Descriptors
+) -> tuple[socket.socket | None, str]:
+    """Make one connection; returns it if it fell silent, and how it ended."""
+    connection = AttachConnection(directory).socket
+    connection.settimeout(HANG_SECONDS)
+    keep = False
+    try:
+        if random.random() < 0.01:
+            hello = _message(random, "hello")
+            socket.send_fds(connection, [hello[: random.randrange(1, 5)]], [])
+            keep = True
+            return connection, "fell silent"
+        for data in _conversation(random):
+            rights = descriptors.choose(random)
+            with suppress(ConnectionError):
+                socket.send_fds(connection, [data], rights)
+        if random.random() < 0.05:
+            return None, "left at once"
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        return None, _ending(connection)
+    finally:
+        if not keep:
+            connection.close()
+
+
+def _ending(connection: socket.socket) -> str:
+    """Read all replies until the service closes the connection; returns the last one's kind."""
+    data, last = b"", "no answer"
+    while True:
+        try:
+            piece, found, _, _ = socket.recv_fds(connection, 1 << 16, 8)
+        except ConnectionError:
+            break
+        for descriptor in found:
+            os.close(descriptor)
+        assert not found, "a descriptor came that nobody asked for"
+        if not piece:
+            break
+        data += piece
+    while data:
+        (length,) = LENGTH.unpack_from(data)
+        assert len(data) >= LENGTH.size + length, "half a reply came"
+        reply = attach.AttachReply.FromString(data[LENGTH.size : LENGTH.size + length])
+        data = data[LENGTH.size + length :]
+        kind = reply.WhichOneof("reply")
+        assert kind in ("welcome", "error", "offered"), kind
+        if kind == "error":
+            cause = Cause(reply.error.cause)
+            assert cause is not Cause.INTERNAL, reply.error.message
+            assert all(letter.isprintable() or letter in "\n\t" for letter in reply.error.message)
+            last = f"refused: {cause}"
+        else:
+            last = str(kind)
+    return last
+
+
+def _conversation(random: Random) -> Iterator[bytes]:
+    """What a client says, each piece with descriptors of its own."""
+    messages = [_message(random, "hello")]
+    for _ in range(random.choice((0, 0, 1, 2, 5))):
+        messages.append(_message(random, random.choice(("receive_channel", "offer_model"))))
+    chance = random.random()
+    if chance < 0.1:
+        random.shuffle(messages)
+    elif chance < 0.15:
+        messages = messages[:1] + messages[1:] * 100
+    elif chance < 0.2:
+        messages.append(random.randbytes(random.choice((3, 4, 500, 70_000))))
+    elif chance < 0.25:
+        messages[-1] = messages[-1][: random.randrange(len(messages[-1]) + 1)]
+    for message in messages:
+        if len(message) > 1 and random.random() < 0.05:
+            place = random.randrange(len(message))
+            yield message[:place]
+            yield message[place:]
+        else:
+            yield message
+
+
+def _message(random: Random, kind: str) -> bytes:
+    """One message, true or not."""
+    match kind:
+        case "hello":
+            version = 1 if random.random() < 0.9 else number(random, 2**32)
+            texts = ("", "fuzz", *TEXTS, "x" * 1024, "x" * 1025)
+            origin = random.choice(texts).encode("utf-8", "ignore").decode()[:20_000]
+            hello = attach.Hello(protocol_version=version, origin=origin)
+            request = attach.AttachRequest(hello=hello)
+        case "receive_channel":
+            name = random.choice(("", "0" * 24, "x" * 5000, "né\0"))
+            request = attach.AttachRequest(receive_channel=attach.ReceiveChannel(model_id=name))
+        case _:
+            size = len(OFFERED) if random.random() < 0.6 else number(random)
+            request = attach.AttachRequest(offer_model=attach.OfferModel(size=size))
+    data = request.SerializeToString()
+    chance = random.random()
+    if chance < 0.2:
+        data = damaged(data, random)
+    elif chance < 0.23:
+        data = random.choice((b"", b"\x0a\x02\x12", b"\x0a\x04\x12\x02\xff\xfe", b"\x0b" * 300))
+    length = len(data)
+    if random.random() < 0.08:
+        length = random.choice((0, length + 1, 65536, 65537, 2**31, 2**32 - 1, max(0, length - 1)))
+    return LENGTH.pack(length) + data
