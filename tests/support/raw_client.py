@@ -181,6 +181,7 @@ class RawSession:
     """A session on the attach socket, with its gRPC stub."""
 
     def __init__(self, directory: Path, origin: str = "test") -> None:
+        self.directory = directory
         self.attach = AttachConnection(directory)
         welcome = self.attach.hello(origin).welcome
         self.welcome = welcome
