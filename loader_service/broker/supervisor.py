@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
+from loader_service.broker.channels import make_channel
 from loader_service.broker.cleaning import reap_strangers
 from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
 from loader_service.broker.groups import Groups, Owner, add_layers, check_enforceable
@@ -202,7 +203,7 @@ class Supervisor:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             given.enter_context(theirs)
-            pairs = [socket.socketpair() for _ in range(channels)]
+            pairs = [make_channel() for _ in range(channels)]
             for client, channel in pairs:
                 undo.callback(client.close)
                 given.enter_context(channel)
