@@ -82,7 +82,7 @@ class Serving:
         try:
             while True:
                 steady = self._steady
-                if steady is not None and self._inbox.is_empty:
+                if steady is not None:
                     self._compute_steadily(steady)
                 else:
                     self._next()
@@ -98,7 +98,8 @@ class Serving:
         """Serve a request of any kind."""
         header = self._inbox.header()
         if header.kind is Kind.COMPUTE:
-            self._compute(header)
+            if self._compute(header):
+                self._expect_again(header)
         elif header.kind is Kind.RESET:
             self._reset(header)
         else:
@@ -131,10 +132,15 @@ class Serving:
             self._look_at_control()
 
     def _expect_again(self, header: Header) -> None:
-        """Take the steady path from now on if this request was like the one before."""
+        """Take the steady path from now on if this request was like the one before.
+
+        Not while there are bytes in the inbox: that path reads from the channel only.
+        """
         known = self._known[header.signature]
         if known is not self._last:
             self._last = known
+            return
+        if not self._inbox.is_empty:
             return
         run = self._model.steady(header.signature)
         if run is None:
@@ -159,7 +165,8 @@ class Serving:
             answer_length=answer_length,
         )
 
-    def _compute(self, header: Header) -> None:
+    def _compute(self, header: Header) -> bool:
+        """Serve a computation; whether it was answered, and not with a failure."""
         began = monotonic_ns()
         table = self._inbox.take(header.table_length)
         unread = header.payload_length
@@ -195,7 +202,8 @@ class Serving:
         except Exception as error:
             self._refuse(header, unread, failure_of(error, self._go.memory_bytes))
         else:
-            self._expect_again(header)
+            return True
+        return False
 
     def _entries(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
         """Check the request against the model's own declaration; the last table is remembered."""
