@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from loader_service.broker.descriptors import OF_A_CONNECTION, Descriptors
 from loader_service.broker.messages import failure_to_message
+from loader_service.broker.principals import who_may_attach
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.servicer import check_version
 from loader_service.broker.sessions import Session, Sessions
@@ -51,6 +52,7 @@ class AttachServer:
         offer: Offer,
     ) -> None:
         self._settings = settings
+        self._users = who_may_attach(settings)
         self._descriptors = descriptors
         self._sessions = sessions
         self._welcome = welcome
@@ -113,7 +115,7 @@ class AttachServer:
         self._connections[counted] += 1
 
     def _may_enter(self, uid: int) -> bool:
-        return uid == os.geteuid() or uid in self._settings.allowed_uids
+        return uid in self._users
 
     def _over(self, counted: int, task: asyncio.Task[None]) -> None:
         self._connections[counted] -= 1

@@ -90,6 +90,14 @@ def parser() -> argparse.ArgumentParser:
         help="a user, by name or uid, who may attach beside the one who runs this; repeatable",
     )
     result.add_argument(
+        "--embedder",
+        action="append",
+        default=[],
+        metavar="USER",
+        help="a user, by name or uid, who may attach and speaks for others, as a browser does: "
+        "models of origins that are not its own programs get hardened operators; repeatable",
+    )
+    result.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
@@ -140,6 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
             runtime=given.runtime,
             operators=given.operators,
             allowed_uids=frozenset(_uid(user) for user in given.allow_user),
+            embedder_uids=frozenset(_uid(user) for user in given.embedder),
             **{name: getattr(given, name) for name in (*FLAGS, *SHARED_LIMITS)},
         )
     except (TypeError, ValueError) as error:

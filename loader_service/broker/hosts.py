@@ -35,7 +35,7 @@ class Hosts:
             if host is None or not host.has_room:
                 host = self._of[owner] = await self._supervisor.spawn_host(owner)
                 host.when_ended(lambda ended: self._forget(owner, ended))
-            go = self._supervisor.order(limits, Task.LOAD, num_threads, model_size)
+            go = self._supervisor.order(owner, limits, Task.LOAD, num_threads, model_size)
             seat = host.take_seat(limits, go.threads)
         try:
             await seat.open(host.share_of(go))

@@ -44,11 +44,15 @@ class Settings(SharedLimits):
     runtime: str = "auto"
     """``"litert"``, ``"tflite-runtime"``, or ``"auto"``: the first of them that is installed."""
     operators: str = "standard"
-    """Which operators a model may use: a name in `OPERATOR_PROFILES`."""
+    """Which operators a model may use: a name in `OPERATOR_PROFILES`. Models that embedders load
+    for others get ``hardened`` in any case."""
     isolation: str = "model"
     """What has a process of its own: a name in `ISOLATIONS`."""
     allowed_uids: frozenset[int] = field(default_factory=frozenset)
     """Users who may attach, beside the broker's own."""
+    embedder_uids: frozenset[int] = field(default_factory=frozenset)
+    """Users who speak for others, whose origins get ``hardened`` operators; they may attach, too.
+    See ``principals``."""
     forks_per_zygote: int = 200
     """A zygote is replaced after so many workers, because all of them share its address layout."""
     spawn_seconds: float = 10

@@ -16,6 +16,7 @@ from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
 from loader_service.broker.groups import Groups, Owner, add_layers, check_enforceable
 from loader_service.broker.host import Host
 from loader_service.broker.last_words import LastWords
+from loader_service.broker.principals import operators_for
 from loader_service.broker.readiness import Readiness
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
@@ -108,17 +109,20 @@ class Supervisor:
         self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int
     ) -> Worker:
         """Make a worker and wait until it is locked down; raises Refusal if that fails."""
-        return await self._spawn(owner, limits, self.order(limits, task, num_threads, model_size))
+        go = self.order(owner, limits, task, num_threads, model_size)
+        return await self._spawn(owner, limits, go)
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""
         limits = self._settings.limits
-        go = self.order(limits, Task.HOST, limits.threads or 1, 0)
+        go = self.order(owner, limits, Task.HOST, limits.threads or 1, 0)
         host = await self._spawn(owner, limits, replace(go, models=limits.models_per_origin or 1))
         assert isinstance(host, Host)
         return host
 
-    def order(self, limits: Limits, task: Task, num_threads: int, model_size: int) -> Go:
+    def order(
+        self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int
+    ) -> Go:
         """Write the orders for a model, or for a worker that begins with one."""
         return Go(
             task=task,
@@ -129,7 +133,7 @@ class Supervisor:
             tensor_bytes=limits.tensor_bytes or 0,
             output_bytes=limits.output_bytes or 0,
             model_size=model_size,
-            operators=self._settings.operators,
+            operators=operators_for(self._settings, owner),
         )
 
     async def _spawn(self, owner: Owner, limits: Limits, go: Go) -> Worker:

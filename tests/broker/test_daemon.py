@@ -79,6 +79,7 @@ def test_help_names_each_limit_with_its_default() -> None:
         (["--compute-seconds", "nan"], "limit compute_seconds must be above zero, not nan"),
         (["--memory-bytes", "1GB"], "invalid int value: '1GB'"),
         (["--allow-user", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
+        (["--embedder", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
         (["--runtime", "onnx"], "invalid choice: 'onnx'"),
         (["--crash-loop-deaths", "0"], "crash_loop_deaths must be above zero, not 0"),
         (["--stderr-bytes-per-second", "0"], "stderr_bytes_per_second must be above zero, not 0"),

@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> int:
     changed = json.loads(settings)
     if not changed.pop("cgroups", True):
         cgroup.discover = lambda: None
-    if "allowed_uids" in changed:
-        changed["allowed_uids"] = frozenset(changed["allowed_uids"])
+    for name in ("allowed_uids", "embedder_uids"):
+        if name in changed:
+            changed[name] = frozenset(changed[name])
     setattr(embedded, "Settings", partial(Settings, **changed))  # noqa: B010
     return embedded.main([life, options])
 
