@@ -19,12 +19,12 @@ _FLOAT, _INT32 = TensorType.FLOAT32, TensorType.INT32
 
 
 def abort_at_load() -> bytes:
-    """ADD on int8 without quantization: a failed check calls abort() at allocation of tensors."""
+    """SUB on int16 without quantization: a failed check calls abort() at allocation of tensors."""
     model = ModelWriter()
     graph = model.subgraph()
-    x = graph.input("x", TensorType.INT8, (4,))
-    y = graph.tensor("y", TensorType.INT8, (4,))
-    graph.operator(BuiltinOperator.ADD, [x, x], [y], version=2)
+    x = graph.input("x", TensorType.INT16, (4,))
+    y = graph.tensor("y", TensorType.INT16, (4,))
+    graph.operator(BuiltinOperator.SUB, [x, x], [y])
     graph.output(y)
     return model.write()
 

@@ -390,6 +390,127 @@ def mirrored_too_far() -> bytes:
     )
 
 
+def mirrored_in_an_open_shape() -> bytes:
+    """As `mirrored_too_far`, in a tensor whose batch is open: its other dimensions are not."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    x = graph.input("x", _FLOAT, (1, 1, 171), shape_signature=(-1, 1, 171))
+    paddings = graph.constant("paddings", np.array([[0, 0], [0, 127], [128, 128]], np.int32))
+    y = graph.tensor("y", _FLOAT, (1, 128, 427), shape_signature=(-1, 128, 427))
+    graph.operator(Op.MIRROR_PAD, [x, paddings], [y], mode=0)
+    graph.output(y)
+    return model.write()
+
+
+def joined_with_variable() -> bytes:
+    """5 rows of a variable and 7 of an input, joined into 5: LiteRT writes past them."""
+    return _behind_variable(Op.CONCATENATION, (7, 5), (5, 5), (5, 5))
+
+
+def added_to_variable() -> bytes:
+    """2,049 numbers and a variable of one, added into one: LiteRT writes past it."""
+    return _behind_variable(Op.ADD, (2049,), (1,), (1,))
+
+
+def _behind_variable(code: Op, value: Shape, variable: Shape, result: Shape) -> bytes:
+    """The operator on an input and a variable, whose result becomes the variable's value."""
+    model = ModelWriter()
+    graph, begin = model.subgraph(), model.subgraph("begin")
+    x = graph.input("x", _FLOAT, value)
+    graph.operator(Op.CALL_ONCE, [], [], init_subgraph_index=begin.index)
+    handle = graph.tensor("handle", TensorType.RESOURCE, ())
+    graph.operator(Op.VAR_HANDLE, [], [handle], container="", shared_name="kept")
+    read = graph.tensor("read", _FLOAT, variable)
+    graph.operator(Op.READ_VARIABLE, [handle], [read])
+    y = graph.tensor("y", _FLOAT, result)
+    graph.operator(code, [x, read], [y])
+    graph.operator(Op.ASSIGN_VARIABLE, [handle, y], [])
+    graph.output(y)
+    first = begin.tensor("handle", TensorType.RESOURCE, ())
+    begin.operator(Op.VAR_HANDLE, [], [first], container="", shared_name="kept")
+    begin.operator(Op.ASSIGN_VARIABLE, [first, _zeros(begin, "zeros", *variable)], [])
+    return model.write()
+
+
+def sum_without_scale() -> bytes:
+    """ADD of int8 without quantization: both runtimes abort."""
+    return _of_bytes(Op.ADD, None, None)
+
+
+def sum_of_wide_scales() -> bytes:
+    """ADD of int8 with the scale 2²⁰ of an input and 1 of the output: both runtimes abort."""
+    return _of_bytes(Op.ADD, 2.0**20, 1.0)
+
+
+def square_without_scale() -> bytes:
+    """SQUARED_DIFFERENCE of int8 without quantization: both runtimes abort."""
+    return _of_bytes(Op.SQUARED_DIFFERENCE, None, None)
+
+
+def compared_by_whole_scale() -> bytes:
+    """EQUAL of int8 with the scale 1, which kernels take for a fraction: both runtimes abort."""
+    return _of_bytes(Op.EQUAL, 1.0, None, TensorType.BOOL)
+
+
+def scale_of_zero() -> bytes:
+    """QUANTIZE from the scale 0: LiteRT crashes."""
+    return _of_bytes(Op.QUANTIZE, 0.0, 1.0)
+
+
+def root_without_scale() -> bytes:
+    """RSQRT of int16 without quantization: LiteRT crashes."""
+    return _of_bytes(Op.RSQRT, None, None, TensorType.INT16, TensorType.INT16)
+
+
+def _of_bytes(
+    code: Op,
+    scale: float | None,
+    result: float | None,
+    output: TensorType = _INT8,
+    kind: TensorType = _INT8,
+) -> bytes:
+    """One operator whose inputs are one tensor."""
+    scales = [None if each is None else Quantization.per_tensor(each) for each in (scale, result)]
+    model = ModelWriter()
+    graph = model.subgraph()
+    x = graph.input("x", kind, (1, 8), quantization=scales[0])
+    y = graph.tensor("y", output, (1, 8), quantization=scales[1])
+    unary = code in (Op.QUANTIZE, Op.RSQRT)
+    graph.operator(code, [x] if unary else [x, x], [y], version=2)
+    graph.output(y)
+    return model.write()
+
+
+def window_moved_further() -> bytes:
+    """A stride of 20, an output for 1: tflite-runtime corrupted its heap in a larger network."""
+    return _convolution((1, 8, 8, 1), (1, 3, 3, 1), stride=20, shape=(1, 8, 8, 1))
+
+
+def pool_larger_than_image() -> bytes:
+    """A pool of 26 rows over an image of 25: tflite-runtime crashed in a larger network."""
+    return _one(
+        Op.AVERAGE_POOL_2D,
+        lambda graph: [graph.input("x", _FLOAT, (1, 25, 5, 1))],
+        (1, 1, 1, 1),
+        padding=1,
+        stride_w=5,
+        stride_h=25,
+        filter_width=5,
+        filter_height=26,
+    )
+
+
+def radius_below_zero() -> bytes:
+    """LOCAL_RESPONSE_NORMALIZATION over a radius of -1: both runtimes read before the image."""
+    return _one(
+        Op.LOCAL_RESPONSE_NORMALIZATION,
+        lambda graph: [graph.input("x", _FLOAT, (1, 4, 4, 2))],
+        (1, 4, 4, 2),
+        radius=-1,
+        beta=0.5,
+    )
+
+
 class Regression(NamedTuple):
     """A model, the report that it stands for, and what the refusal says."""
 
@@ -430,6 +551,30 @@ REGRESSIONS = (
         mirrored_too_far, "a fault in tflite-runtime 2.14", "mirrors 127 of 1 in dimension 1"
     ),
     Regression(sum_without_shift, "an abort of both runtimes", "the ratio 1 to 1e-30"),
+    Regression(
+        mirrored_in_an_open_shape,
+        "a fault in tflite-runtime 2.14",
+        "mirrors 127 of 1 in dimension 1",
+    ),
+    Regression(
+        joined_with_variable, "heap corruption in LiteRT 2.3.0", "becomes 12, and its output has 5"
+    ),
+    Regression(
+        added_to_variable, "heap corruption in LiteRT 2.3.0", r"the shape \(2049,\), and its output"
+    ),
+    Regression(sum_without_scale, "an abort of both runtimes", "the ratio 0 to 0"),
+    Regression(sum_of_wide_scales, "an abort of both runtimes", r"the ratio 1\.04858e[+]06 to 1"),
+    Regression(square_without_scale, "an abort of both runtimes", "the ratio 0 to 0"),
+    Regression(compared_by_whole_scale, "an abort of both runtimes", "the scale 1, no fraction"),
+    Regression(scale_of_zero, "a crash of LiteRT 2.3.0", "has no scale to divide by"),
+    Regression(root_without_scale, "a crash of LiteRT 2.3.0", "has no scale to divide by"),
+    Regression(
+        window_moved_further, "heap corruption in tflite-runtime 2.14", "dimension 1 becomes 1, and"
+    ),
+    Regression(
+        pool_larger_than_image, "a crash of tflite-runtime 2.14", "dimension 1 becomes 0, and"
+    ),
+    Regression(radius_below_zero, "a crash of both runtimes", "its radius is -1"),
     Regression(stride_of_zero, "class: division by zero", "stride_w is 0"),
     Regression(huge_scratch, "class: huge scratch", "the unrolled image would take"),
     Regression(strings_out_of_order, "class: string buffers", "out of order or range"),

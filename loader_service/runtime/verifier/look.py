@@ -43,14 +43,27 @@ class Look:
 
     def shape(self, position: int) -> Shape | None:
         """An input's shape; None if it is known only at run time, or there is no such input."""
-        return known_shape(self.input(position)) if self.has(position) else None
+        return known_shape(self.model, self.input(position)) if self.has(position) else None
 
     def output_shape(self, position: int = 0) -> Shape | None:
         """An output's shape as the file has it."""
         outputs = self.operator.outputs
         if position >= len(outputs):
             return None
-        return known_shape(self.operator.graph.tensors[outputs[position]])
+        return known_shape(self.model, self.operator.graph.tensors[outputs[position]])
+
+    def dimensions(self, position: int) -> Shape | None:
+        """An input's shape with -1 where a size is open; None where nothing of it is fixed."""
+        if not self.has(position):
+            return None
+        return dimensions(self.model, self.input(position))
+
+    def output_dimensions(self, position: int = 0) -> Shape | None:
+        """The same of an output."""
+        outputs = self.operator.outputs
+        if position >= len(outputs):
+            return None
+        return dimensions(self.model, self.operator.graph.tensors[outputs[position]])
 
     def rank(self, position: int) -> int | None:
         """An input's number of dimensions, where the file tells."""
@@ -72,12 +85,27 @@ Rule = Callable[[Look], Iterator[str]]
 """Yields, in words, what an operator breaks."""
 
 
-def known_shape(tensor: Tensor) -> Shape | None:
+def known_shape(model: Model, tensor: Tensor) -> Shape | None:
     """A tensor's shape if the file fixes it."""
-    signature = tensor.record["shape_signature"]
-    if tensor.data is None and (not tensor.shape or min(tensor.shape) < 0 or signature):
+    shape = dimensions(model, tensor)
+    return None if shape is None or -1 in shape else shape
+
+
+def dimensions(model: Model, tensor: Tensor) -> Shape | None:
+    """A tensor's shape with -1 where a size is open; None where nothing of it is fixed."""
+    shape = tensor.shape
+    if tensor.data is not None:
+        return shape
+    # No shape at all stands for a scalar and for a rank known only at run time.
+    if not shape:
         return None
-    return tensor.shape
+    signature = tensor.record["shape_signature"]
+    if not signature:
+        return shape
+    if signature.length != len(shape):
+        return None
+    declared = model.structure.integers(signature, "shape_signature")
+    return tuple(-1 if wanted < 0 else size for size, wanted in zip(shape, declared, strict=True))
 
 
 def axis_broken(axis: int, rank: int | None, what: str = "axis") -> Iterator[str]:

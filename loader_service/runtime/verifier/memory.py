@@ -32,7 +32,7 @@ def check_memory(model: Model, memory_bytes: int) -> None:
     known: dict[int, int] = {}
     shapes: dict[int, Shape] = {}
     for index in graph.inputs:
-        shape, size = known_shape(graph.tensors[index]), byte_length(graph.tensors[index])
+        shape, size = known_shape(model, graph.tensors[index]), byte_length(graph.tensors[index])
         if shape is not None and size is not None:
             shapes[index], known[index] = shape, size
     _compare(sum(known[index] for index in set(known)), "the model's inputs", memory_bytes)

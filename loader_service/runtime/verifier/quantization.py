@@ -35,6 +35,19 @@ _MULTIPLIED = frozenset(
 _ADDED = frozenset((Op.ADD, Op.SUB))
 """Operators that scale by the greater of their inputs ÷ output."""
 
+_COMPARED = frozenset(
+    (Op.EQUAL, Op.NOT_EQUAL, Op.GREATER, Op.GREATER_EQUAL, Op.LESS, Op.LESS_EQUAL)
+)
+"""Operators that take a scale itself for a fraction."""
+
+_BYTES = (TensorType.INT8, TensorType.UINT8)
+_LARGEST_SUM = {TensorType.INT8: 2.0**19, TensorType.UINT8: 2.0**19, TensorType.INT16: 2.0**14}
+"""Of the greater input's scale ÷ output's: the kernels shift sums left by 20 or 15 bits, and abort
+unless twice the ratio, shifted back, is a fraction."""
+
+_LARGEST_SQUARE = 2.0**12
+"""Of the greater input's scale, squared, ÷ output's, likewise with 7 bits."""
+
 
 def broken_quantization(data: bytes, tensor: Tensor, record: Record) -> Iterator[str]:
     """Yield, in words, what is wrong with a tensor's parameters."""
@@ -65,10 +78,30 @@ def broken_quantization(data: bytes, tensor: Tensor, record: Record) -> Iterator
 
 
 def broken_ratio(data: bytes, operator: Operator) -> Iterator[str]:
-    """Yield, in words, a ratio of scales that the kernel cannot hold."""
-    added = operator.code in _ADDED
-    if not added and operator.code not in _MULTIPLIED:
-        return
+    """Yield, in words, scales, or a ratio of scales, that the kernel cannot hold.
+
+    Where a kernel checks them it ends the process: the sums, squares and comparisons of bytes
+    cannot do without a scale.
+    """
+    code = operator.code
+    if code in _MULTIPLIED:
+        yield from _product(data, operator)
+    elif code in _ADDED:
+        yield from _sum(data, operator)
+    elif code == Op.SQUARED_DIFFERENCE:
+        yield from _square(data, operator)
+    elif code in _COMPARED:
+        yield from _comparison(data, operator)
+    elif code in (Op.QUANTIZE, Op.RSQRT):
+        tensor = operator.graph.tensors[operator.inputs[0]]
+        result = operator.graph.tensors[operator.outputs[0]]
+        scale = _scale(data, tensor)
+        missing = tensor.type == TensorType.INT16 and scale is None and code == Op.RSQRT
+        if missing or scale == 0 or (_scale(data, result) == 0 and code == Op.QUANTIZE):
+            yield "has no scale to divide by"
+
+
+def _product(data: bytes, operator: Operator) -> Iterator[str]:
     tensors = operator.graph.tensors
     # TRANSPOSE_CONV has its output's shape first, then weights and image: the product is the same.
     first = 1 if operator.code == Op.TRANSPOSE_CONV else 0
@@ -80,10 +113,56 @@ def broken_ratio(data: bytes, operator: Operator) -> Iterator[str]:
         if record is None or not record["scale"] or tensor.type not in _RANGES:
             return
         extents.append(_extent(data, record["scale"], "f"))
-    left, right, divisor = extents[0][1], extents[1][1], extents[2][0]
-    product = max(left, right) if added else left * right
+    product, divisor = extents[0][1] * extents[1][1], extents[2][0]
     if divisor <= 0 or product / divisor >= LARGEST_SCALE:
-        yield f"its scales give the ratio {product:g} to {divisor:g}"
+        yield _ratio(product, divisor)
+
+
+def _sum(data: bytes, operator: Operator) -> Iterator[str]:
+    tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
+    # The kernel gives the output its second input's type, so the first may come with another one.
+    kind = TensorType(tensors[1].type)
+    largest = _LARGEST_SUM.get(kind)
+    scales = [_scale(data, tensor) for tensor in tensors]
+    # Sums of int16 without any scale are sums of integers.
+    plain = kind == TensorType.INT16 and not any(scales)
+    if largest is None or plain:
+        return
+    left, right, divisor = (scale or 0 for scale in scales)
+    if min(left, right, divisor) <= 0 or max(left, right) / divisor >= largest:
+        yield _ratio(max(left, right), divisor)
+
+
+def _square(data: bytes, operator: Operator) -> Iterator[str]:
+    tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
+    if tensors[0].type not in _BYTES:
+        return
+    left, right, divisor = (_scale(data, tensor) or 0 for tensor in tensors)
+    if min(left, right, divisor) <= 0 or max(left, right) ** 2 / divisor >= _LARGEST_SQUARE:
+        yield _ratio(max(left, right) ** 2, divisor)
+
+
+def _comparison(data: bytes, operator: Operator) -> Iterator[str]:
+    tensors = [operator.graph.tensors[index] for index in operator.inputs]
+    scales = [_scale(data, tensor) for tensor in tensors]
+    kind = tensors[0].type
+    if kind not in _BYTES and not (kind == TensorType.INT16 and any(scales)):
+        return
+    for tensor, scale in zip(tensors, scales, strict=True):
+        if not 0 < (scale or 0) < 1:
+            yield f"compares tensor {tensor.index} with the scale {scale or 0:g}, no fraction"
+
+
+def _ratio(dividend: float, divisor: float) -> str:
+    return f"its scales give the ratio {dividend:g} to {divisor:g}"
+
+
+def _scale(data: bytes, tensor: Tensor) -> float | None:
+    """A tensor's one scale; None where it has none, or several, for which kernels read 0."""
+    record = tensor.record["quantization"]
+    if record is None or not record["scale"] or record["scale"].length != 1:
+        return None
+    return _extent(data, record["scale"], "f")[0]
 
 
 def _extent(data: bytes, span: Span, code: str) -> tuple[float, float]:

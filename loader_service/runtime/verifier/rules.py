@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loader_service.runtime.failures import InvalidModel
 from loader_service.runtime.schema_operators import BuiltinOperator
+from loader_service.runtime.verifier.elementwise import broken_elements, reads_variables
 from loader_service.runtime.verifier.graph import Model
 from loader_service.runtime.verifier.look import Look, Rule
 from loader_service.runtime.verifier.lookups import LOOKUPS
@@ -23,6 +24,7 @@ def check_rules(model: Model) -> None:
     """Check every operator by its rule, and the ranks. Raises InvalidModel."""
     for graph in model.subgraphs:
         deep = {tensor.index for tensor in graph.tensors if len(tensor.shape) > MAXIMUM_RANK}
+        stateful = reads_variables(graph)
         for operator in graph.operators:
             if deep and operator.code != BuiltinOperator.CUSTOM:
                 for index in (*operator.inputs, *operator.outputs):
@@ -35,6 +37,8 @@ def check_rules(model: Model) -> None:
             rule = RULES.get(operator.code)
             if broken is None:
                 broken = next(broken_ratio(model.data, operator), None)
+            if broken is None and stateful:
+                broken = next(broken_elements(Look(model, operator)), None)
             if broken is None and rule is not None:
                 broken = next(rule(Look(model, operator)), None)
             if broken is not None:

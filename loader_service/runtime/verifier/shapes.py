@@ -40,17 +40,22 @@ def _concatenation(look: Look) -> Iterator[str]:
     yield from axis_broken(axis, rank)
     if rank is None or not -rank <= axis < rank:
         return
-    joined = 0
+    joined, known = 0, True
     for position in range(len(look.operator.inputs)):
-        shape = look.shape(position)
+        shape = look.dimensions(position)
         if shape is None:
+            known = False
             continue
         if len(shape) != rank:
             yield f"input {position} has {len(shape)} dimensions, and the first has {rank}"
             return
-        joined += shape[axis]
+        known = known and shape[axis] >= 0
+        joined += max(shape[axis], 0)
     if joined > LARGEST_COUNT:
         yield f"dimension {axis} becomes {joined}"
+    result = look.output_dimensions()
+    if known and result is not None and len(result) == rank and result[axis] not in (-1, joined):
+        yield f"dimension {axis} becomes {joined}, and its output has {result[axis]}"
 
 
 def _pack(look: Look) -> Iterator[str]:
@@ -158,12 +163,14 @@ def _pad(look: Look) -> Iterator[str]:
 
 def _mirror_pad(look: Look) -> Iterator[str]:
     yield from _pad(look)
-    paddings, shape = look.constant(1), look.shape(0)
+    paddings, shape = look.constant(1), look.dimensions(0)
     if paddings is None or shape is None or len(paddings) != 2 * len(shape):
         return
     # A reflection leaves out the edge itself, a symmetric one repeats it.
     edge = 0 if look.option("mode") else 1
     for number, size in enumerate(shape):
+        if size < 0:
+            continue
         widest = max(paddings[2 * number : 2 * number + 2])
         if widest > max(size - edge, 0):
             yield f"mirrors {widest} of {size} in dimension {number}"

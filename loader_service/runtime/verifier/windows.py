@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from loader_service.runtime.schema_operators import BuiltinOperator as Op
-from loader_service.runtime.verifier.look import Look, Rule
+from loader_service.runtime.verifier.look import Look, Rule, Shape
 
 LARGEST_STEP = 2**15 - 1
 """Kernels keep strides and dilations in an int16."""
@@ -63,6 +63,31 @@ def _result(look: Look, channels: int) -> Iterator[str]:
         yield f"its output of shape {shape} is not of {channels} channels"
 
 
+def _moved(look: Look, window: tuple[int, int]) -> Iterator[str]:
+    """Height and width of the output follow from the image's: XNNPACK makes room by the file."""
+    image, result = look.dimensions(0), look.output_dimensions()
+    if image is None or result is None or not len(image) == len(result) == 4:
+        return
+    strides = (look.option("stride_h"), look.option("stride_w"))
+    if min(strides) < 1:
+        return
+    for number, (size, stride) in enumerate(zip(window, strides, strict=True), start=1):
+        if image[number] < 0:
+            continue
+        covered = size if look.option("padding") == _VALID else 1
+        moved = max((image[number] - covered + stride) // stride, 0)
+        if result[number] not in (-1, moved):
+            yield f"dimension {number} becomes {moved}, and its output has {result[number]}"
+
+
+def _dilated(look: Look, weights: Shape) -> tuple[int, int]:
+    """Height and width that a filter covers."""
+    return (
+        (weights[1] - 1) * look.option("dilation_h_factor") + 1,
+        (weights[2] - 1) * look.option("dilation_w_factor") + 1,
+    )
+
+
 def _convolution(look: Look) -> Iterator[str]:
     yield from _steps(look, *_STRIDES, *_DILATIONS)
     yield from _padding(look)
@@ -73,6 +98,7 @@ def _convolution(look: Look) -> Iterator[str]:
         return
     yield from _bias(look, 2, weights[0])
     yield from _result(look, weights[0])
+    yield from _moved(look, _dilated(look, weights))
     if image is not None and len(image) == 4:
         if image[3] < 1 or image[3] % weights[3]:
             yield f"{image[3]} channels do not divide into groups of {weights[3]}"
@@ -94,6 +120,7 @@ def _depthwise(look: Look) -> Iterator[str]:
         return
     yield from _bias(look, 2, weights[3])
     yield from _result(look, weights[3])
+    yield from _moved(look, _dilated(look, weights))
     if image is not None and len(image) == 4 and (image[3] < 1 or weights[3] % image[3]):
         yield f"{weights[3]} filters do not divide into {image[3]} channels"
 
@@ -102,6 +129,13 @@ def _pool(look: Look) -> Iterator[str]:
     yield from _steps(look, *_STRIDES, "filter_width", "filter_height")
     yield from _padding(look)
     yield from _image(look, 0, 4)
+    yield from _moved(look, (look.option("filter_height"), look.option("filter_width")))
+
+
+def _normalization(look: Look) -> Iterator[str]:
+    yield from _image(look, 0, 4)
+    if not 0 <= look.option("radius") <= LARGEST_STEP:
+        yield f"its radius is {look.option('radius')}, not 0 to {LARGEST_STEP}"
 
 
 def _transposed(look: Look) -> Iterator[str]:
@@ -136,6 +170,7 @@ WINDOWS: Mapping[Op, Rule] = {
     Op.AVERAGE_POOL_2D: _pool,
     Op.MAX_POOL_2D: _pool,
     Op.L2_POOL_2D: _pool,
+    Op.LOCAL_RESPONSE_NORMALIZATION: _normalization,
     Op.TRANSPOSE_CONV: _transposed,
     Op.CONV_3D: _convolution_3d,
     Op.CONV_3D_TRANSPOSE: _convolution_3d,

@@ -18,6 +18,9 @@ MUST_BE_ZERO = (
     "faults of the service",
 )
 
+EXPECTED_DEATHS = frozenset(("timeout", "out-of-memory", "cpu-time"))
+"""Deaths by a limit; a mutant that died otherwise is kept."""
+
 _SAID = {
     "refused": "clean error: {}",
     "death": "worker died: {}",
@@ -46,7 +49,7 @@ class Tally:
         """Count a mutant's end; one that killed its worker by a fault, or showed one, is kept."""
         with self._lock:
             self.table.count(_SAID[outcome.kind].format(outcome.cause))
-            if outcome.kind == "death" and outcome.cause.startswith(("SIG", "status")):
+            if outcome.kind == "death" and outcome.cause not in EXPECTED_DEATHS:
                 self.keep(mutant, outcome)
         if outcome.kind == "fault":
             self.find("faults of the service", f"mutant {mutant.number}: {outcome.detail}")
