@@ -105,7 +105,7 @@ def test_a_model_that_crashes_the_runtime_is_told_all_the_same(
     value = document(command("inspect", model_file(hostile.abort_at_load()), "--json"))
     assert value["loads"] is False
     assert value["failure"]["cause"] == "crashed"
-    assert [operator["name"] for operator in value["file"]["operators"]] == ["ADD"]
+    assert [operator["name"] for operator in value["file"]["operators"]] == ["SUB"]
 
 
 @pytest.mark.parametrize("make", [hostile.text_instead, hostile.root_outside])
