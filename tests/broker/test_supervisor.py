@@ -91,7 +91,7 @@ def test_workers_have_no_environment_but_the_fixed_names(monkeypatch: pytest.Mon
         for pid in (worker, *service.zygotes()):
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             names = {item.partition(b"=")[0].decode() for item in environment.split(b"\0") if item}
-            expected = {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_ALL"}
+            expected = {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_ALL", "GLIBC_TUNABLES"}
             assert names - {"LD_LIBRARY_PATH"} == expected
 
 

@@ -95,13 +95,14 @@ def test_outside_a_worker_is_neither_root_nor_another_worker(
         assert all(int(number) > 60_000 for number in users(bystander) | users(other))
 
 
-def test_the_environment_is_three_constants(bystander: Probe) -> None:
+def test_the_environment_is_four_constants(bystander: Probe) -> None:
     environment = bystander.ask("inside.environment")
     environment.pop("LD_LIBRARY_PATH", None)  # where the interpreter itself needs it
     assert environment == {
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "LC_ALL": "C.UTF-8",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     }
 
 
