@@ -44,7 +44,8 @@ class ElementType:
     """A TFLite element type as the service sees it.
 
     ``bits`` of one element (0 for strings); ``buffered``: whether Python's buffer protocol knows
-    the elements; ``dtype``: NumPy's type where it has one, else None.
+    the elements, which lie in memory that may be looked at; ``dtype``: NumPy's type where it has one,
+    else None.
     """
 
     tensor_type: TensorType
@@ -74,7 +75,7 @@ def _element_type(tensor_type: TensorType) -> ElementType:
         tensor_type,
         data_type,
         bits=ELEMENT_BITS[tensor_type] or 0,
-        buffered=data_type is not DataType.UNKNOWN,
+        buffered=data_type not in (DataType.UNKNOWN, DataType.STRING),
         dtype=dtype,
     )
 

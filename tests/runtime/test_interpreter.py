@@ -146,6 +146,14 @@ def test_strings(runtime: InterpreterRuntime) -> None:
         assert answer == Plain(runtime, content).call([value])
 
 
+def test_strings_are_not_steady(runtime: InterpreterRuntime) -> None:
+    """To ask where they lie ends the process."""
+    for content in (small.identity(TensorType.STRING, (2,)), small.copy(TensorType.STRING, (2,))):
+        model = load(runtime, content)
+        call(model, [np.array([b"a", b"b"], object)])
+        assert model.steady(0) is None
+
+
 def test_strings_are_counted(runtime: InterpreterRuntime) -> None:
     model = load(runtime, small.identity(TensorType.STRING, (2,)))
     assert model.prepare_inputs(0, [(2,)]) == [None]
