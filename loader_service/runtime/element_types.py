@@ -44,8 +44,8 @@ class ElementType:
     """A TFLite element type as the service sees it.
 
     ``bits`` of one element (0 for strings); ``buffered``: whether Python's buffer protocol knows
-    the elements, which lie in memory that may be looked at; ``dtype``: NumPy's type where it has one,
-    else None.
+    the elements, and they lie in memory that may be looked at; ``dtype``: NumPy's type where it has
+    one, else None.
     """
 
     tensor_type: TensorType

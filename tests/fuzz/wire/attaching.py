@@ -26,6 +26,7 @@ from tests.fuzz.wire.healthy import Healthy
 from tests.support.raw_client import AttachConnection, RawSession
 
 HANG_SECONDS = 15.0
+SEND_SECONDS = 0.5
 HANDSHAKE_SECONDS = 2.0
 SILENT_AT_A_TIME = 30
 LOOK_EVERY = 100
@@ -140,10 +141,12 @@ def _one(
             socket.send_fds(connection, [hello[: random.randrange(1, 5)]], [])
             keep = True
             return connection, "fell silent"
-        for data in _conversation(random):
-            rights = descriptors.choose(random)
-            with suppress(ConnectionError):
-                socket.send_fds(connection, [data], rights)
+        connection.settimeout(SEND_SECONDS)
+        # A client that reads no reply is not read either, at some time; one may have hung up.
+        with suppress(ConnectionError, TimeoutError):
+            for data in _conversation(random):
+                socket.send_fds(connection, [data], descriptors.choose(random))
+        connection.settimeout(HANG_SECONDS)
         if random.random() < 0.05:
             return None, "left at once"
         with suppress(OSError):

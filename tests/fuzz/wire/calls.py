@@ -148,7 +148,8 @@ def _one(table: Table, caller: Caller, random: Random, item: int) -> str:
         return f"{name}: {outcome}"
     read = reply_type.FromString(reply)
     if isinstance(read, pb.LoadReply):
-        caller.session.call("CloseModel", pb.CloseModelRequest(model_id=read.model_id))
+        for session in (caller.session, caller.other):
+            session.call("CloseModel", pb.CloseModelRequest(model_id=read.model_id))
     return f"{name}: answered"
 
 
