@@ -138,6 +138,7 @@ def embed(
     limits: Limits | None = None,
     runtime: str = "auto",
     operators: str = "standard",
+    isolation: str = "model",
     origin: str | None = None,
 ) -> Connection:
     """Start a private service with these settings, and connect to it; it ends with the connection.
@@ -145,13 +146,15 @@ def embed(
     `limits` replaces the usual limits where it sets them, higher ones too; `runtime` is "litert",
     "tflite-runtime", or "auto" for the first that is installed; `operators` says which operators a
     model may use: "standard" for all that the runtimes carry, "hardened" for those that LiteRT
-    hardens for models from the web; `origin` is as for ``connect``.
+    hardens for models from the web; `isolation` says what has a process of its own: each "model",
+    or, to save memory, each "origin" with all its models, which are then lost together; `origin`
+    is as for ``connect``.
 
     Raises ConstraintError for values outside these, NotSupportedError where the service is not
     installed or this host cannot run it, NetworkError if it does not start.
     """
     driver = BlockingDriver()
-    broker = _embedded.EmbeddedBroker(limits, runtime, operators)
+    broker = _embedded.EmbeddedBroker(limits, runtime, operators, isolation)
     try:
         return Connection(driver, driver.run(open_session(None, origin, False, broker)), broker)
     except BaseException:

@@ -29,6 +29,7 @@ DYING_SECONDS = 1.0
 ANSWER_LENGTH = 64 << 10
 RUNTIMES = ("auto", "litert", "tflite-runtime")
 OPERATORS = ("standard", "hardened")
+ISOLATIONS = ("model", "origin")
 _MODULES = {"litert": ("ai_edge_litert",), "tflite-runtime": ("tflite_runtime",)}
 
 
@@ -36,10 +37,19 @@ class EmbeddedBroker:
     """The child process; it ends when its life socket does, however this program ends."""
 
     def __init__(
-        self, limits: Limits | None = None, runtime: str = "auto", operators: str = "standard"
+        self,
+        limits: Limits | None = None,
+        runtime: str = "auto",
+        operators: str = "standard",
+        isolation: str = "model",
     ) -> None:
         """Start it and wait until it listens."""
-        options = _checked_options(limits, runtime, operators)
+        options = _checked_options(
+            limits,
+            runtime=(runtime, RUNTIMES),
+            operators=(operators, OPERATORS),
+            isolation=(isolation, ISOLATIONS),
+        )
         _require_service(runtime)
         self._generation = _fork.current
         self._life, theirs = map(_beyond_standard, socket.socketpair())
@@ -177,20 +187,18 @@ def _beyond_standard(end: socket.socket) -> socket.socket:
         return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
 
 
-def _checked_options(limits: Limits | None, runtime: str, operators: str) -> dict[str, object]:
-    if runtime not in RUNTIMES:
-        choices = ", ".join(repr(choice) for choice in RUNTIMES)
-        raise ConstraintError(f"runtime must be one of {choices}, not {runtime!r}")
-    if operators not in OPERATORS:
-        choices = ", ".join(repr(choice) for choice in OPERATORS)
-        raise ConstraintError(f"operators must be one of {choices}, not {operators!r}")
+def _checked_options(
+    limits: Limits | None, **chosen: tuple[str, tuple[str, ...]]
+) -> dict[str, object]:
+    """Check each choice, given with what there is to choose from; raises ConstraintError."""
+    for name, (choice, known) in chosen.items():
+        if choice not in known:
+            choices = ", ".join(map(repr, known))
+            raise ConstraintError(f"{name} must be one of {choices}, not {choice!r}")
     if limits is not None and not isinstance(limits, Limits):
         raise ConstraintError(f"limits must be a model_loader.Limits, not {type(limits).__name__}")
-    return {
-        "limits": limits.set_values() if limits else {},
-        "runtime": runtime,
-        "operators": operators,
-    }
+    choices_made = {name: choice for name, (choice, _) in chosen.items()}
+    return {"limits": limits.set_values() if limits else {}, **choices_made}
 
 
 def _require_service(runtime: str) -> None:

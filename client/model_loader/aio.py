@@ -183,10 +183,13 @@ async def embed(
     limits: Limits | None = None,
     runtime: str = "auto",
     operators: str = "standard",
+    isolation: str = "model",
     origin: str | None = None,
 ) -> Connection:
     driver = AsyncDriver()
-    broker = await asyncio.to_thread(_embedded.EmbeddedBroker, limits, runtime, operators)
+    broker = await asyncio.to_thread(
+        _embedded.EmbeddedBroker, limits, runtime, operators, isolation
+    )
     try:
         session = await driver.run(open_session(None, origin, False, broker))
     except BaseException:

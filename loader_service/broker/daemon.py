@@ -14,7 +14,7 @@ from pathlib import Path
 from loader_service.broker import log
 from loader_service.broker.directory import Directory, DirectoryTaken
 from loader_service.broker.refusal import Refusal
-from loader_service.broker.settings import OPERATOR_PROFILES, Settings, complete
+from loader_service.broker.settings import ISOLATIONS, OPERATOR_PROFILES, Settings, complete
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox import cgroup, process
 from loader_service.sandbox.descriptors import allow_many, open_standard
@@ -35,6 +35,7 @@ FLAGS = {
     "need not send them again; 0 keeps none",
     "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "
     "more waits",
+    "claim_seconds": "a model whose channel nobody asked for by then is closed",
     "handshake_seconds": "how long a connection may be open before it has said who it is",
     "message_seconds": "how long a call's one message may take to come, and its reply to be taken",
 }
@@ -81,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
         default="standard",
         help="which operators a model may use: standard is all that the runtimes carry, hardened "
         "the ones that LiteRT hardens for models from the web (default: %(default)s)",
+    )
+    result.add_argument(
+        "--isolation",
+        choices=ISOLATIONS,
+        default="model",
+        help="what has a process of its own: each model, or each origin with all its models, for "
+        "machines with little memory (default: %(default)s)",
     )
     result.add_argument(
         "--allow-user",
@@ -147,6 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
             limits=complete(Limits.from_values({k: v for k, v in asked.items() if v is not None})),
             runtime=given.runtime,
             operators=given.operators,
+            isolation=given.isolation,
             allowed_uids=frozenset(_uid(user) for user in given.allow_user),
             embedder_uids=frozenset(_uid(user) for user in given.embedder),
             **{name: getattr(given, name) for name in (*FLAGS, *SHARED_LIMITS)},

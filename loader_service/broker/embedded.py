@@ -2,7 +2,7 @@
 
 ``python -m loader_service.broker.embedded LIFE OPTIONS``: LIFE is the number of a socket that ends
 with the program and on which one line of JSON says when the broker is ready, or why it is not.
-OPTIONS is a JSON object with ``limits``, ``runtime`` and ``operators``.
+OPTIONS is a JSON object with ``limits`` and the settings that `CHOICES` names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 
 from loader_service.broker import log
 from loader_service.broker.directory import private_directory
@@ -27,6 +28,9 @@ from model_loader_wire.shared_limits import SharedLimits
 
 LOG_BYTES_PER_MINUTE = SharedLimits().log_bytes_per_minute
 
+CHOICES = ("runtime", "operators", "isolation")
+"""Settings that a program may choose for its own service, beside the limits."""
+
 
 def main(arguments: list[str]) -> int:
     """Run until the program is gone; returns the exit status."""
@@ -37,7 +41,9 @@ def main(arguments: list[str]) -> int:
     program = os.pidfd_open(os.getppid())
     options = json.loads(arguments[1])
     try:
+        chosen = {name: options[name] for name in CHOICES if name in options}
         limits = complete(Limits.from_values(options.get("limits", {})))
+        settings = Settings(directory="", limits=limits, **chosen)
         directory = private_directory()
     except (TypeError, ValueError) as error:
         _say(life, {"error": {"cause": Cause.INVALID_INPUT.value, "message": str(error)}})
@@ -45,12 +51,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
         return 1
-    settings = Settings(
-        directory=str(directory.path),
-        limits=limits,
-        runtime=options.get("runtime", "auto"),
-        operators=options.get("operators", "standard"),
-    )
+    settings = replace(settings, directory=str(directory.path))
     process.set_child_subreaper()
     allow_many()
     # First the cgroup: finding it may move this process, and its children belong where it is.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import psutil
+
 from loader_service.broker.host_limits import HostLimits
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.pings import PING_SLACK_SECONDS
@@ -66,7 +68,11 @@ class Host(Worker):
     async def begin(self, go: Go) -> None:
         """Send GO and wait until the host has locked itself down; raises Refusal."""
         await super().begin(go)
-        self._host_limits.begin(go)
+        try:
+            self._host_limits.begin(go)
+        except (OSError, psutil.Error) as error:
+            reason = Failure(Cause.UNAVAILABLE, f"the worker's limits cannot be read: {error}")
+            raise Refusal(await self.end(reason)) from None
         self.serving = True
 
     def take_seat(self, limits: Limits, threads: int) -> Seat:
@@ -92,6 +98,11 @@ class Host(Worker):
         """Bytes in use as its limit counts them."""
         used = None if self.group is None else self.group.memory_usage()
         return self._meter.own_bytes() if used is None else used
+
+    def end_if_empty(self) -> None:
+        """End a host that holds no model, as one is whose first model was refused."""
+        if not any(seat.lost is None for seat in self._seats.values()):
+            self.kill(Failure(Cause.CLOSED, "no model has come"))
 
     def leave(self, seat: Seat, reason: Failure) -> None:
         """End one model; the process ends with its last one."""

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import psutil
+
 from loader_service.sandbox.cgroup import GroupLimits
+from loader_service.sandbox.foreign_limits import limit_of, set_soft_limit
 from loader_service.sandbox.policy import tasks_for
 from loader_service.worker.orders import Go
 from model_loader_wire.limits import Limits
@@ -41,13 +44,16 @@ class HostLimits:
         self._shares: dict[int, _Share] = {}
         self._most = host.limits
         self._spent: int | None = 0
+        self._ids = (0, 0)
         self._data_before: int | None = None
         self._applied: tuple[Limits, int] | None = None
 
     def begin(self, go: Go) -> None:
-        """Note what the process has before any model; raises OSError."""
+        """Note whose process it is, and what it has before any model; raises OSError."""
+        process = psutil.Process(self._host.pid)
+        self._ids = process.uids().real, process.gids().real
         if go.data_bytes is not None:
-            soft, _ = resource.prlimit(self._host.pid, resource.RLIMIT_DATA)
+            soft, _ = limit_of(self._host.pid, self._ids, resource.RLIMIT_DATA)
             self._data_before = soft - go.data_bytes
 
     def add(self, number: int, limits: Limits, threads: int) -> None:
@@ -68,18 +74,21 @@ class HostLimits:
             limits = replace(limits, memory_bytes=held)
         if self._applied == (limits, tasks):
             return
-        group, pid = self._host.group, self._host.pid
+        group = self._host.group
         if group is not None:
             share = limits.cpu_percent
             if share is None and self._applied and self._applied[0].cpu_percent is not None:
                 share = 100 * (os.cpu_count() or 1)
             group.limit(GroupLimits(limits.memory_bytes, tasks, share))
         if self._data_before is not None:
-            _set(pid, resource.RLIMIT_DATA, self._data_before + (limits.memory_bytes or 0))
+            self._set(resource.RLIMIT_DATA, self._data_before + (limits.memory_bytes or 0))
         if limits.cpu_seconds is not None or self._host.limits.cpu_seconds is not None:
-            _set(pid, resource.RLIMIT_CPU, limits.cpu_seconds)
+            self._set(resource.RLIMIT_CPU, limits.cpu_seconds)
         self._host.limits = limits
         self._applied = limits, tasks
+
+    def _set(self, kind: int, soft: int | None) -> None:
+        set_soft_limit(self._host.pid, self._ids, kind, soft)
 
     def _sums(self) -> tuple[Limits, int]:
         shares = self._shares.values()
@@ -107,10 +116,3 @@ def _sum(values: Iterable[int | None]) -> int | None:
             return None
         total += value
     return min(total, LARGEST)
-
-
-def _set(pid: int, kind: int, soft: int | None) -> None:
-    _, hard = resource.prlimit(pid, kind)
-    if soft is None or (hard != resource.RLIM_INFINITY and soft > hard):
-        soft = hard
-    resource.prlimit(pid, kind, (soft, hard))

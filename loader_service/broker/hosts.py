@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 
 from loader_service.broker.groups import Owner
 from loader_service.broker.host import Host
+from loader_service.broker.refusal import Refusal
 from loader_service.broker.seat import Seat
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.worker import Worker
@@ -36,7 +37,11 @@ class Hosts:
                 host = self._of[owner] = await self._supervisor.spawn_host(owner)
                 host.when_ended(lambda ended: self._forget(owner, ended))
             go = self._supervisor.order(owner, limits, Task.LOAD, num_threads, model_size)
-            seat = host.take_seat(limits, go.threads)
+            try:
+                seat = host.take_seat(limits, go.threads)
+            except Refusal:
+                host.end_if_empty()
+                raise
         try:
             await seat.open(host.share_of(go))
         except BaseException:

@@ -26,6 +26,7 @@ POSITIVE = (
     "crash_loop_seconds",
     "crash_loop_refusal_seconds",
     "stderr_bytes_per_second",
+    "claim_seconds",
     "handshake_seconds",
     "message_seconds",
 )

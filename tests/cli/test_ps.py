@@ -31,6 +31,7 @@ def test_a_model_is_listed_with_what_it_uses(command: Command, daemon: Path) -> 
             "model",
             "sha256",
             "worker_pid",
+            "shared",
             "layers",
             "missing_layers",
             "memory_held_by",

@@ -55,6 +55,7 @@ def _values(row: Row) -> dict[str, Any]:
         "model": row.label,
         "sha256": row.sha256,
         "worker_pid": row.worker_pid,
+        "shared": row.isolation.shared,
         "layers": list(row.isolation.layers),
         "missing_layers": dict(row.isolation.missing),
         "memory_held_by": row.isolation.memory_held_by,
