@@ -80,7 +80,8 @@ OPERANDS: dict[Op, Operands] = {
     Op.CONCATENATION: Operands(1, MANY),
     Op.PACK: Operands(1, MANY),
     Op.CONV_2D: _CONVOLUTION,
-    Op.DEPTHWISE_CONV_2D: _CONVOLUTION,
+    # Its kernel follows the bias without asking.
+    Op.DEPTHWISE_CONV_2D: _TERNARY,
     Op.CONV_3D: Operands(2, 3, optional=_at(2)),
     Op.TRANSPOSE_CONV: Operands(3, 4, optional=_at(3)),
     Op.CONV_3D_TRANSPOSE: Operands(3, 4, optional=_at(3)),

@@ -67,9 +67,7 @@ def at_rest(broker: int, most: Footprint) -> Footprint:
     deadline = time.monotonic() + QUIET_SECONDS
     while True:
         now = footprint(broker)
-        if all(a <= b for a, b in zip(now[:3], most[:3], strict=True)):
-            return now
-        if time.monotonic() > deadline:
+        if not leaks(most, now) or time.monotonic() > deadline:
             return now
         time.sleep(0.1)
 

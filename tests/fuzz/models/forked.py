@@ -6,6 +6,7 @@ not survive a fault of the runtime. The child has limits and no sandbox.
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import resource
@@ -28,11 +29,8 @@ Interpreter = Callable[..., Any]
 
 def interpreter(runtime: str) -> Interpreter:
     """The class of that runtime; raises ImportError where it is not installed."""
-    if runtime == "litert":
-        from ai_edge_litert.interpreter import Interpreter as found
-    else:
-        from tflite_runtime.interpreter import Interpreter as found
-    kind: Interpreter = found
+    name = "ai_edge_litert" if runtime == "litert" else "tflite_runtime"
+    kind: Interpreter = importlib.import_module(f"{name}.interpreter").Interpreter
     return kind
 
 
