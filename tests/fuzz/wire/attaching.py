@@ -52,7 +52,9 @@ class Descriptors:
         ]
 
     def choose(self, random: Random) -> list[int]:
-        """Choose none, one, or too many."""
+        """Choose what an offer needs, or none, one, or too many of all kinds."""
+        if random.random() < 0.4:
+            return [self.sealed]
         every = [
             *(self.sealed, self.unsealed, *self.others, *self._pipe),
             *(end.fileno() for end in self._pair),

@@ -1,0 +1,68 @@
+"""A small part of the fuzzing of the wire, the same in each run; the volume is ``make fuzz``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.fuzz.campaign import Fuzzer, Table
+from tests.fuzz.wire.attaching import attaching
+from tests.fuzz.wire.calls import calls
+from tests.fuzz.wire.targets import TARGETS, decoding
+from tests.fuzz.wire.to_broker import to_broker
+from tests.fuzz.wire.to_client import ROADS, to_client
+from tests.fuzz.wire.to_worker import to_worker
+
+SEED = 20
+
+
+def outcomes(table: Table, count: int) -> set[str]:
+    """Assert that so many inputs were given and nothing was found; returns the outcomes."""
+    assert table.findings == []
+    assert table.found == 0
+    assert table.inputs == count
+    return set(table.counts)
+
+
+def each(names: Iterable[str], ends: Iterable[str]) -> set[str]:
+    """All pairs of a name and an end."""
+    return {f"{name}: {end}" for name in names for end in ends}
+
+
+def test_the_readers_of_the_wire() -> None:
+    found = outcomes(decoding(SEED, 1400), 1400)
+    assert found >= each(TARGETS, ["refused"])
+    assert found >= each(TARGETS.keys() - {"reply"}, ["read"])
+    assert found >= each(["reply"], ["an answer", "a failure", "unfinished"])
+
+
+def test_replies_of_workers() -> None:
+    found = outcomes(to_client(SEED, 1500), 1500)
+    assert found >= each(ROADS, ["answer", "done", "failure", "violation", "ended", "late"])
+
+
+def test_what_workers_say_to_the_broker() -> None:
+    found = outcomes(to_broker(SEED, 200), 200)
+    assert found >= {"refused: protocol-violation", "refused: limit"}
+    assert any(outcome.startswith("loaded") for outcome in found)
+    assert any(outcome.startswith("inspected") for outcome in found)
+
+
+@pytest.mark.isolation
+@pytest.mark.parametrize(
+    ("fuzz", "count", "expected"),
+    [
+        (attaching, 250, {"welcome", "no answer", "refused: invalid-input", "offered"}),
+        (calls, 300, {"Compute: answered", "Compute: invalid-input", "Load: answered"}),
+        (to_worker, 120, {"answer", "failure", "done", "the channel ended: no request"}),
+    ],
+)
+def test_a_service(fuzz: Fuzzer, count: int, expected: set[str]) -> None:
+    assert outcomes(fuzz(SEED, count), count) >= expected
+
+
+def test_a_lie_that_is_believed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not look at an answer's table takes wrong answers for right."""
+    monkeypatch.setattr("model_loader._plan.Plan.check_answer", lambda *_: None)
+    assert to_client(SEED, 300).found
