@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
@@ -90,6 +92,7 @@ class AsyncDriver:
                 raise
             except BaseException as error:
                 if getgeneratorstate(steps) == GEN_CLOSED:  # it came from the steps themselves
+                    fault = None  # else error and frame would hold each other, and the call
                     raise
                 fault = error
 
@@ -197,6 +200,9 @@ class AsyncDriver:
         if first is grpc.aio.EOF:  # type: ignore[attr-defined]
             raise NetworkError("the service ended the session at once")
         self._stream = stream
+        listening = self._loop.create_task(_listen(stream, effect.told))
+        # A forgotten connection must not be kept by who listens for it.
+        weakref.finalize(self, _stop_listening, self._loop, listening).atexit = False
         return read_reply("OpenSession", first)
 
     async def _hang_up(self, effect: HangUp) -> None:
@@ -204,6 +210,7 @@ class AsyncDriver:
         if stream is not None:
             stream.cancel()
         channel, self._channel = self._channel, None
+        self._methods = {}  # they hold the channel, and that its connection
         if channel is not None:
             await channel.close()
 
@@ -260,6 +267,24 @@ def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return stop.value
     coroutine.close()
     raise RuntimeError("a call that is over still waits for its status")
+
+
+async def _listen(stream: Any, told: Callable[[Any], None]) -> None:
+    """Pass on the events of a session until they end."""
+    try:
+        while (data := await stream.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            told(read_reply("OpenSession", data))
+    except (grpc.RpcError, NetworkError, asyncio.CancelledError):
+        pass  # a task that ends by an error would hold it, and that the stream
+    finally:
+        stream.cancel()
+        told(None)
+
+
+def _stop_listening(loop: asyncio.AbstractEventLoop, listening: asyncio.Task[None]) -> None:
+    """Called in any thread, at any time."""
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(listening.cancel)
 
 
 async def _swallow(call: Any) -> Any:

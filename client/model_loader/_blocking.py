@@ -74,6 +74,7 @@ class BlockingDriver:
                 return value
             except BaseException as error:
                 if getgeneratorstate(steps) == GEN_CLOSED:  # it came from the steps themselves
+                    fault = None  # else error and frame would hold each other, and the call
                     raise
                 fault = error
 

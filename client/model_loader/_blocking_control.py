@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -122,10 +123,12 @@ class BlockingControl:
         channel, self._channel = self._channel, None
 
         def end() -> None:
-            if stream is not None:
-                stream.cancel()
             if channel is not None:
                 channel.close()
+            # Only who reads a stream of this kind to its end gives its connection back.
+            with suppress(grpc.RpcError):
+                for _ in stream or ():
+                    continue
 
         uninterrupted(end, _nothing)
 
@@ -156,17 +159,22 @@ class _Attempt:
             self._future = self._start()
         finally:
             self._started.set()
-        reply: bytes = self._future.result()
+        try:
+            reply: bytes = self._future.result()
+        except BaseException:
+            self._future = None  # it is the error: they would hold each other
+            raise
         return reply
 
     def withdraw(self) -> bytes | None:
         """Cancel the call; gives the reply if it has come before that."""
         self._started.wait()
-        if self._future is None:
+        future = self._future
+        if future is None:
             return None
-        self._future.cancel()
+        future.cancel()
         try:
-            reply: bytes = self._future.result()
+            reply: bytes = future.result()
         except (grpc.RpcError, grpc.FutureCancelledError):
             return None
         return reply

@@ -44,10 +44,14 @@ class Dial:
 
 @dataclass(slots=True)
 class OpenStream:
-    """Call OpenSession; gives the first event and keeps the stream open until ``HangUp``."""
+    """Call OpenSession; gives the first event and keeps the stream open until ``HangUp``.
+
+    An asyncio driver calls `told` with each event after that, and with None at the stream's end.
+    """
 
     request: Message
     timeout: float
+    told: Callable[[Any], None]
 
 
 @dataclass(slots=True)

@@ -65,6 +65,11 @@ class LosableModel:
                 self._lose(Lost(error.cause, error.message))
         return self.lost
 
+    def told_lost(self, failure: Failure) -> None:
+        """Take in the service's word that the worker has ended."""
+        if not self.closed:
+            self._lose(Lost(failure.cause, failure.message))
+
     def noticed_end(self) -> None:
         """Told by an asyncio driver when the idle channel ended."""
         if self.lost is None and not self.closed and self.on_end is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from model_loader_wire.causes import printable
+from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import attach_pb2
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -25,7 +25,7 @@ from ._address import (
 )
 from ._attach import AttachConnection, check_listener
 from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
-from ._messages import NAME_LENGTH, formats_from, limits_from, row_from
+from ._messages import NAME_LENGTH, failure_of, formats_from, limits_from, row_from
 from ._origin import checked_origin
 from ._values import Format, ModelRow
 from .errors import ConstraintError, InvalidStateError, NetworkError, SecurityError
@@ -38,8 +38,13 @@ CALL_SECONDS = 10.0
 class Closable(Protocol):
     """A model, as its session sees it."""
 
+    model_id: str
+
     def close(self) -> Steps[None]:
         """End it."""
+
+    def told_lost(self, failure: Failure) -> None:
+        """Take in the service's word that its worker has ended."""
 
 
 class Session:
@@ -88,6 +93,17 @@ class Session:
         self.check_usable()
         reply = yield Call("ListModels", pb.ListModelsRequest(), CALL_SECONDS)
         return tuple(row_from(row) for row in reply.models)
+
+    def told(self, event: pb.SessionEvent | None) -> None:
+        """Take in an event of this session, or the end of the events (None)."""
+        if self.closed:
+            return
+        for model in list(self.models_loaded):
+            if event is None:
+                ended = "the Model Loader service ended, and the model with it"
+                model.told_lost(Failure(Cause.UNAVAILABLE, ended))
+            elif event.lost.model_id == model.model_id:
+                model.told_lost(failure_of(event.lost.detail))
 
     def close(self, owned_broker: _embedded.EmbeddedBroker | None) -> Steps[None]:
         """End the session and its models. Does nothing the second time."""
@@ -170,11 +186,18 @@ def _open_relayed(
     yield InThread(partial(check_listener, path))
     yield Dial(_target(str(path)), "")
     request = pb.OpenSessionRequest(protocol_version=PROTOCOL_VERSION, origin=origin)
+    opened: list[weakref.ref[Session]] = []  # the driver must not keep a forgotten one alive
+
+    def told(event: pb.SessionEvent | None) -> None:
+        if opened and (session := opened[0]()) is not None:
+            session.told(event)
+
     try:
-        event: pb.SessionEvent = yield OpenStream(request, CALL_SECONDS)
+        event: pb.SessionEvent = yield OpenStream(request, CALL_SECONDS, told)
         if event.WhichOneof("event") != "opened":
             raise NetworkError("the service did not open a session")
         session = Session(event.opened, directory, None, broker)
+        opened.append(weakref.ref(session))
         yield Dial(_target(str(path)), session.token)
     except GeneratorExit:
         raise  # nobody carries out effects any more

@@ -54,7 +54,10 @@ def uninterrupted(function: Callable[[], Result], withdraw: Callable[[], object]
             detached(withdraw)
             raise
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                error = None  # else error and frame would hold each other, and the call
         answer: Result = result
         return answer
     return _counted(function)
