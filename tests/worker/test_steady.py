@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -13,8 +14,11 @@ import pytest
 
 from loader_service.runtime.engine import OutputTensor
 from loader_service.runtime.failures import ModelFailed
+from loader_service.runtime.runtimes import installed_runtimes
+from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.serving import Serving, prepare_channel
+from loader_service.writer import small
 from model_loader_wire.causes import Cause
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import (
@@ -31,7 +35,7 @@ from model_loader_wire.frames import (
     unpack_failure,
     unpack_header,
 )
-from tests.support.raw_client import HANG_SECONDS
+from tests.support.raw_client import HANG_SECONDS, exchange_over
 
 Array = np.ndarray[Any, Any]
 
@@ -313,3 +317,42 @@ def test_an_answer_of_another_shape_is_told_as_it_is(worker: Worker) -> None:
     assert worker.read(header.table_length) == table
     answer = np.frombuffer(worker.read(header.payload_length), np.int32)
     assert (answer == np.arange(1, LARGE)).all()
+
+
+def test_tensors_are_read_and_written_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an interpreter: the system calls get the addresses of its own tensors."""
+    elements = 20_000
+    model = installed_runtimes()[0].load(
+        small.double(TensorType.FLOAT32, (elements,)), threads=1, memory_bytes=None
+    )
+    places: dict[str, set[int]] = {"readv": set(), "writev": set()}
+    for name in places:
+        usual = getattr(os, name)
+
+        def watched(descriptor: int, parts: list[Any], name: str = name, usual: Any = usual) -> int:
+            places[name].add(np.frombuffer(parts[1], np.uint8).ctypes.data)
+            moved: int = usual(descriptor, parts)
+            return moved
+
+        monkeypatch.setattr(os, name, watched)
+    ours, theirs = socket.socketpair()
+    control, their_control = socket.socketpair()
+    prepare_channel(theirs)
+    serving = Serving(model, theirs, their_control, GO)
+    thread = threading.Thread(target=serving.run, daemon=True)
+    thread.start()
+    x = np.arange(elements, dtype=np.float32)
+    for round_ in range(6):
+        if round_ == 5:
+            places["writev"].clear()
+        assert bytes(exchange_over(ours, [x]).tensors[0]) == (2 * x).tobytes()
+    steady = model.steady(0)
+    assert steady is not None
+    outputs = steady.outputs()
+    assert outputs is not None
+    assert places["readv"] == {steady.inputs()[0].ctypes.data}
+    assert places["writev"] == {outputs[0].ctypes.data}
+    ours.close()
+    thread.join(HANG_SECONDS)
+    for end in (control, theirs, their_control):
+        end.close()
