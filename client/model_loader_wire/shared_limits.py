@@ -16,9 +16,11 @@ class SharedLimits:
     origin_memory_bytes: int | None = None
     """Memory of all workers of an origin together. Needs a writable memory cgroup."""
     principal_memory_bytes: int | None = None
-    """Memory of all workers of a principal together. Needs a writable memory cgroup."""
+    """Memory of all workers of a principal together. Needs a writable memory cgroup, where by
+    default each user who may attach has an equal share of the total."""
     total_memory_bytes: int | None = None
-    """Memory of all workers together. Needs a writable memory cgroup."""
+    """Memory of all workers together. Needs a writable memory cgroup, where by default it is three
+    quarters of what the machine has, or the cgroup that the service is in."""
     origin_cpu_percent: int | None = None
     """CPU share of all workers of an origin together: 100 is one core. Needs a cpu cgroup."""
     principal_cpu_percent: int | None = None

@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError
 
 from loader_service.broker.descriptors import OF_A_CONNECTION, Descriptors
 from loader_service.broker.messages import failure_to_message
-from loader_service.broker.principals import who_may_attach
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.servicer import check_version
 from loader_service.broker.sessions import Session, Sessions
@@ -52,7 +51,6 @@ class AttachServer:
         offer: Offer,
     ) -> None:
         self._settings = settings
-        self._users = who_may_attach(settings)
         self._descriptors = descriptors
         self._sessions = sessions
         self._welcome = welcome
@@ -115,7 +113,7 @@ class AttachServer:
         self._connections[counted] += 1
 
     def _may_enter(self, uid: int) -> bool:
-        return uid in self._users
+        return uid in self._settings.users
 
     def _over(self, counted: int, task: asyncio.Task[None]) -> None:
         self._connections[counted] -= 1

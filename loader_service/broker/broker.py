@@ -73,11 +73,12 @@ class Broker:
         )
         self._accepting = asyncio.create_task(self._attach.serve())
         log.info(
-            "ready in %s: %s %s, memory held by %s, layers: %s",
+            "ready in %s: %s %s, memory held by %s, %d bytes for all workers, layers: %s",
             self._directory.path,
             self._supervisor.runtime.runtime,
             self._supervisor.runtime.version,
             self._supervisor.memory_held_by,
+            self._supervisor.total_memory_bytes,
             ", ".join(self._supervisor.layers),
         )
         for layer, reason in self._supervisor.missing.items():

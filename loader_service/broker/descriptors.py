@@ -7,7 +7,6 @@ import os
 import resource
 from collections import Counter
 
-from loader_service.broker.principals import who_may_attach
 from loader_service.broker.refusal import over_limit, refuse
 from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
@@ -28,7 +27,7 @@ class Descriptors:
         """Share what is free now among the users who may attach."""
         self._settings = settings
         self._held: Counter[int] = Counter()
-        self._principals = len(who_may_attach(settings))
+        self._principals = len(settings.users)
         self._own = in_use()
 
     def check_enforceable(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import psutil
+
 from loader_service.broker.refusal import refuse
 from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
@@ -21,6 +23,11 @@ NEEDED: Mapping[str, cgroup.Controller] = {
 """Limits that only a cgroup can hold, and its controller."""
 
 
+PART_OF_HOST = 0.75
+"""Of the memory that the service could use at most, how much its workers may, unless a setting
+says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose worker it is: the place in the cgroup tree, and the key of its zygote."""
@@ -29,19 +36,45 @@ class Owner:
     origin: str
 
 
+def path_of(owner: Owner, level: str = "origin") -> str:
+    """Where the workers of an origin, or of its principal, are in the tree."""
+    principal = f"user-{owner.principal}"
+    return principal if level == "principal" else f"{principal}/{cgroup.safe_name(owner.origin)}"
+
+
+def total_memory(settings: Settings, tree: cgroup.Tree | None) -> int:
+    """Return how many bytes all workers may use: the setting, else a part of what there is."""
+    if settings.total_memory_bytes is not None:
+        return settings.total_memory_bytes
+    most = int(psutil.virtual_memory().total)
+    above = None if tree is None else tree.memory_above()
+    return int((most if above is None else min(most, above)) * PART_OF_HOST)
+
+
+def share_of_principal(settings: Settings, total: int) -> int | None:
+    """Return how many bytes a principal's workers may use: the setting, else an equal share.
+
+    None for an only user, whom the total holds.
+    """
+    if settings.principal_memory_bytes is not None or len(settings.users) == 1:
+        return settings.principal_memory_bytes
+    return total // len(settings.users)
+
+
 class Groups:
     """Makes the groups of a broker's workers."""
 
     def __init__(self, settings: Settings, tree: cgroup.Tree) -> None:
         self._settings = settings
         self._tree = tree
+        total = total_memory(settings, tree)
+        self._most = {"total": total, "principal": share_of_principal(settings, total)}
         self._serial = 0
 
     def make(self, owner: Owner, limits: Limits, tasks: int) -> cgroup.Group:
         """Make a worker's group in its origin's, in its principal's; raises OSError."""
         most = self._settings.limits
-        principal = f"user-{owner.principal}"
-        origin = f"{principal}/{cgroup.safe_name(owner.origin)}"
+        principal, origin = path_of(owner, "principal"), path_of(owner)
         models = self._settings.models_per_process
         self._limit("", "total", self._settings.total_processes * models)
         self._limit(principal, "principal", (most.processes or 0) * models)
@@ -56,10 +89,13 @@ class Groups:
         """Limit all workers of a level, which hold at most so many models."""
         each = self._settings.limits
         memory: int | None = getattr(self._settings, f"{level}_memory_bytes")
+        if memory is None:
+            most = self._most.get(level)
+            memory = min(filter(None, (models * (each.memory_bytes or 0), most)))
         self._tree.limit(
             path,
             cgroup.GroupLimits(
-                memory_bytes=models * (each.memory_bytes or 0) if memory is None else memory,
+                memory_bytes=memory,
                 pids=models * tasks_for(each.threads or 1),
                 cpu_percent=getattr(self._settings, f"{level}_cpu_percent"),
             ),

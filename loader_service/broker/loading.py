@@ -57,6 +57,7 @@ class Loading:
         self._supervisor = supervisor
         self._hosts = Hosts(supervisor) if settings.isolation == "origin" else None
         self._guard = CrashGuard(settings)
+        self._admission = supervisor.admission()
         self._rate = LoadRate(
             Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
             Bound("total_loads_per_minute", settings.total_loads_per_minute),
@@ -131,12 +132,13 @@ class Loading:
         owner = Owner(session.principal, session.origin)
         self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
-        most = limits.upload_bytes or 0
+        most, patience = limits.upload_bytes or 0, self._settings.leaving_seconds
         try:
-            with self._uploads.held(owner, size, most) as count_upload:
-                load = Load(session, header, limits, size, content, count_upload)
-                async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
-                    yield load
+            async with self._admission.held(owner, limits, size, patience):
+                with self._uploads.held(owner, size, most) as count_upload:
+                    load = Load(session, header, limits, size, content, count_upload)
+                    async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
+                        yield load
         except TimeoutError:
             raise Refusal(late(load.age(), limits.load_seconds or 0)) from None
         finally:

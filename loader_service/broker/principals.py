@@ -7,19 +7,12 @@ gateway) speaks for others, whose models are from the web.
 
 from __future__ import annotations
 
-import os
-
 from loader_service.broker.groups import Owner
 from loader_service.broker.settings import Settings
 
 OWN_ORIGINS = ("program:", "module:", "interactive:", "uid:")
 """What the origins of a program itself begin with, as the client derives them; no web origin does.
 Every other one of an embedder is taken for one from the web."""
-
-
-def who_may_attach(settings: Settings) -> frozenset[int]:
-    """Return the users of the service: its own, and those whom the operator named."""
-    return frozenset({os.geteuid()}) | settings.allowed_uids | settings.embedder_uids
 
 
 def operators_for(settings: Settings, owner: Owner) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from model_loader_wire import shared_limits
@@ -110,6 +111,11 @@ class Settings(SharedLimits):
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")
+
+    @property
+    def users(self) -> frozenset[int]:
+        """Who may attach: the service's own user, and those whom the operator named."""
+        return frozenset({os.geteuid()}) | self.allowed_uids | self.embedder_uids
 
     @property
     def models_per_process(self) -> int:

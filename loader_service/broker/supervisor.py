@@ -10,10 +10,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
+from loader_service.broker.admission import Admission, admission
 from loader_service.broker.channels import make_channel
 from loader_service.broker.cleaning import reap_strangers
 from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
-from loader_service.broker.groups import Groups, Owner, add_layers, check_enforceable
+from loader_service.broker.groups import (
+    Groups,
+    Owner,
+    add_layers,
+    check_enforceable,
+    total_memory,
+)
 from loader_service.broker.host import Host
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.principals import operators_for
@@ -104,6 +111,15 @@ class Supervisor:
     def check_enforceable(self, limits: Limits | Settings) -> None:
         """Raise Refusal for a limit that this host cannot enforce."""
         check_enforceable(limits, self._tree)
+
+    @property
+    def total_memory_bytes(self) -> int:
+        """How much memory all workers together may use."""
+        return total_memory(self._settings, self._tree)
+
+    def admission(self) -> Admission:
+        """Make what lets models in by the memory that workers use."""
+        return admission(self._settings, self._tree)
 
     async def spawn(
         self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int

@@ -221,6 +221,22 @@ class Tree:
                 return gone
             time.sleep(0.005)
 
+    def memory_usage(self, path: str) -> int | None:
+        """Bytes charged to a level now, 0 for one that is not there; `None` where none counts."""
+        root = self.roots.get("memory")
+        if root is None:
+            return None
+        try:
+            return int(self.files.memory_usage(root / path))
+        except FileNotFoundError:
+            return 0
+
+    def memory_above(self) -> int | None:
+        """The tightest limit on memory of the cgroups that this tree is in; `None` without one."""
+        root = self.roots.get("memory")
+        limit = None if root is None else self.files.memory_limit_of(root.parent)
+        return None if limit is None else int(limit)
+
     def __enter__(self) -> Self:
         return self
 

@@ -14,6 +14,8 @@ VERSION = 1
 
 PERIOD_MICROSECONDS = 100_000
 SMALLEST_QUOTA_MICROSECONDS = 1_000
+NO_LIMIT = 1 << 62
+"""Memory without a limit has one near the largest number, rounded to pages."""
 CHARGED_AT_ONCE = 256 << 10
 """Bytes that the kernel charges in one step, so that a peak may stay so far below the limit."""
 
@@ -51,6 +53,12 @@ def set_cpu(directory: Path, percent: float) -> None:
             raise
         # More than a cgroup above has: that one's limit is the tighter and holds here too.
         file.write_text("-1")
+
+
+def memory_limit_of(directory: Path) -> int | None:
+    """The tightest limit in bytes of this cgroup and those above; `None` without one."""
+    limit = _counter(directory / "memory.stat", "hierarchical_memory_limit")
+    return limit if 0 < limit < NO_LIMIT else None
 
 
 def memory_usage(directory: Path) -> int:

@@ -46,6 +46,16 @@ def set_cpu(directory: Path, percent: float) -> None:
     (directory / "cpu.max").write_text(f"{quota} {PERIOD_MICROSECONDS}")
 
 
+def memory_limit_of(directory: Path) -> int | None:
+    """The tightest limit in bytes of this cgroup and those above; `None` without one."""
+    limits = []
+    while (file := directory / "memory.max").exists():
+        if (limit := file.read_text().strip()) != "max":
+            limits.append(int(limit))
+        directory = directory.parent
+    return min(limits, default=None)
+
+
 def memory_usage(directory: Path) -> int:
     """Bytes charged now, page cache included."""
     return int((directory / "memory.current").read_text())

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from loader_service.broker.groups import Owner
-from loader_service.broker.principals import operators_for, who_may_attach
+from loader_service.broker.principals import operators_for
 from loader_service.broker.settings import Settings
 from loader_service.writer import costly, small
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -52,7 +52,7 @@ def test_who_may_attach() -> None:
     settings = Settings(
         directory="", allowed_uids=frozenset({5, 6}), embedder_uids=frozenset({6, 7})
     )
-    assert who_may_attach(settings) == {os.geteuid(), 5, 6, 7}
+    assert settings.users == {os.geteuid(), 5, 6, 7}
 
 
 def said_of(session: RawSession, model: bytes) -> str:
