@@ -64,7 +64,7 @@ class Speaker(Protocol):
     def heard(self, kind: Message) -> None:
         """Take note of a message that has come."""
 
-    def answered(self, kind: Message, fields: dict[str, object]) -> None:
+    def answered(self, kind: Message, payload: bytes) -> None:
         """Take a message about one of several models; raises BadMessage."""
 
     def pong(self, payload: bytes) -> None:
@@ -79,7 +79,7 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self._socket = control
         self._worker = worker
-        self._messages: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[tuple[Message, bytes] | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
         self._received = bytearray()
         self._sending = False
@@ -108,7 +108,11 @@ class Control:
         if item is None:
             self._messages.put_nowait(None)
             raise Refusal(await self._worker.verdict())
-        kind, fields = item
+        kind, payload = item
+        try:
+            fields = unpack_fields(payload)
+        except BadMessage as error:
+            raise Refusal(await self._worker.end(broken(error))) from None
         if kind is Message.FAILED:
             raise Refusal(failure_reported(fields))
         if kind not in kinds:
@@ -159,7 +163,7 @@ class Control:
                 if kind is Message.PONG:
                     self._worker.pong(payload)
                 elif kind in self._worker.answers and self._worker.serving:
-                    self._worker.answered(kind, unpack_fields(payload))
+                    self._worker.answered(kind, payload)
                 elif (
                     kind < Message.READY
                     or self._worker.serving
@@ -167,12 +171,11 @@ class Control:
                 ):
                     raise BadMessage(f"{kind.name} may not come from a worker now")
                 else:
-                    self._messages.put_nowait((kind, unpack_fields(payload)))
+                    # Read when they are wanted: until then they need no more memory than they are.
+                    self._messages.put_nowait((kind, payload))
                     self._worker.heard(kind)
         except BadMessage as error:
-            self._worker.kill(
-                Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {error}")
-            )
+            self._worker.kill(broken(error))
         except (EOFError, OSError):
             # A worker without a control socket cannot be watched. One that ends properly is dead
             # before this comes.
@@ -198,6 +201,11 @@ class Control:
         unread = self._reading is not None and not self._reading.done()
         if self._worker.lost is not None and not unread and not self._sending:
             self._socket.close()
+
+
+def broken(error: BadMessage) -> Failure:
+    """Say of a worker that it has sent what cannot be."""
+    return Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {error}")
 
 
 def failure_reported(fields: dict[str, object]) -> Failure:

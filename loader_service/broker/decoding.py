@@ -20,7 +20,7 @@ _UNREADABLE = object()
 """Stands for a request that cannot be read."""
 
 
-class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # it has no types
+class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Puts itself between gRPC and every method of a server."""
 
     def __init__(self) -> None:

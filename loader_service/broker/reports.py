@@ -6,7 +6,7 @@ import json
 
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.seat import Place
-from loader_service.worker.control import Message
+from loader_service.worker.control import MOST_COMMAS, Message
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.description import BadDescription, ModelDescription, model_from_values
 
@@ -31,7 +31,11 @@ async def read_summary(worker: Place) -> str:
     """Join the file's facts with what the runtime made of it; raises Refusal."""
     fields = await worker.expect(Message.INSPECTED)
     try:
-        facts = _clean(json.loads(str(fields.get("summary")), parse_constant=_no_number))
+        text = str(fields.get("summary"))
+        # An escaped comma was none yet when those of the message were counted.
+        if text.count(",") > MOST_COMMAS:
+            raise ValueError("too many facts")
+        facts = _clean(json.loads(text, parse_constant=_no_number))
     except (ValueError, RecursionError):
         reason = Failure(Cause.PROTOCOL_VIOLATION, "an inspection cannot be read")
         raise Refusal(await worker.end(reason)) from None

@@ -15,11 +15,14 @@ HEAD = struct.Struct("<IB")
 PONG = struct.Struct("<QQ")
 """The ping's number, and how many computations the worker has done; one count a channel."""
 NUMBER = struct.Struct("<I")
-"""Which of a host's channels a message is about: MODEL, MODEL_END and CLOSE to a host begin so,
-and the fields of OPEN and of a host's answers hold it as ``number``."""
+"""Which of a host's channels a message is about: all but GO, PING, READY and PONG begin so, to a
+host and from it."""
 
-LONGEST_FROM_WORKER = 4 << 20
-"""Bytes: a description of some thousand tensors fits."""
+LONGEST_FROM_WORKER = 1 << 20
+"""Bytes: a description of some thousand tensors fits; most models need less than 30,000."""
+MOST_COMMAS = 1 << 16
+"""In a message's fields: as many values make their reader busy for some hundredths of a second,
+and nobody is served meanwhile. Counting commas costs next to nothing."""
 MODEL_PIECE = 1 << 20
 """Bytes of model in one message."""
 
@@ -57,9 +60,9 @@ def pack(kind: Message, payload: bytes | memoryview = b"") -> bytes:
     return b"".join((HEAD.pack(len(payload), kind), payload))
 
 
-def pack_fields(kind: Message, fields: Mapping[str, object]) -> bytes:
-    """Build a message with fields."""
-    return pack(kind, json.dumps(fields).encode())
+def pack_fields(kind: Message, fields: Mapping[str, object], about: bytes = b"") -> bytes:
+    """Build a message with fields; `about` is the number of a host's channel."""
+    return pack(kind, about + json.dumps(fields).encode())
 
 
 def unpack_head(data: bytes | bytearray | memoryview, longest: int) -> tuple[Message, int]:
@@ -75,7 +78,9 @@ def unpack_head(data: bytes | bytearray | memoryview, longest: int) -> tuple[Mes
 
 
 def unpack_fields(payload: bytes | bytearray) -> dict[str, object]:
-    """Read a message's fields; raises BadMessage if they are no JSON object."""
+    """Read a message's fields; raises BadMessage if they are no JSON object, or too many."""
+    if payload.count(b",") > MOST_COMMAS:
+        raise BadMessage("a message has too many fields")
     try:
         fields = json.loads(payload)
     except (ValueError, RecursionError):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from loader_service.worker.control import (
     HEAD,
+    LONGEST_FROM_WORKER,
+    MOST_COMMAS,
     BadMessage,
     Message,
     pack,
@@ -89,3 +91,11 @@ def test_orders_come_back() -> None:
     for order in (GO, Spawn(None), Spawn(1234)):
         fields = json.loads(json.dumps(order.to_fields()))
         assert type(order).from_fields(fields) == order
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'{"a":[{}]},'])
+def test_more_values_than_anybody_needs_are_not_even_read(unit: bytes) -> None:
+    payload = b'{"a":[' + unit * (MOST_COMMAS + 1) + b"0]}"
+    assert len(payload) <= LONGEST_FROM_WORKER
+    with pytest.raises(BadMessage, match="too many"):
+        unpack_fields(payload)
