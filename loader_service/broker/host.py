@@ -129,10 +129,12 @@ class Host(Worker):
         self._turn_to_load.release()
         await seat.expect()
 
-    def answered(self, kind: Message, fields: dict[str, object]) -> None:
+    def answered(self, kind: Message, payload: bytes) -> None:
         """Hand on what the host says of one of its models; raises BadMessage."""
-        number = fields.pop("number", None)
-        seat = self._seats.get(number) if isinstance(number, int) else None
+        if len(payload) < NUMBER.size:
+            raise BadMessage(f"{kind.name} came without a number")
+        (number,) = NUMBER.unpack_from(payload)
+        seat = self._seats.get(number)
         if seat is None:
             raise BadMessage(f"{kind.name} came for no model")
         if kind in seat.said or (kind is Message.CLOSED and seat.number not in self._closing):
@@ -143,7 +145,7 @@ class Host(Worker):
             self._loaded_at = time.monotonic()
             self._turn_to_load.release()
         if seat.number not in self._closing:
-            seat.heard(kind, fields)
+            seat.heard(kind, payload[NUMBER.size :])
         elif kind is Message.CLOSED:
             self._closed(seat)
         elif kind is Message.LOADED:

@@ -11,14 +11,21 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from loader_service.broker.control import failure_reported
+from loader_service.broker.control import broken, failure_reported
 from loader_service.broker.meter import Usage
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.worker import Worker
 from loader_service.sandbox.cgroup import Group
-from loader_service.worker.control import NUMBER, BadMessage, Message, pack, pack_fields
+from loader_service.worker.control import (
+    NUMBER,
+    BadMessage,
+    Message,
+    pack,
+    pack_fields,
+    unpack_fields,
+)
 from loader_service.worker.orders import Go
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
@@ -57,9 +64,10 @@ class Seat:
         self.calls = 0
         """Computations that the host reports; its own word."""
         self._host = host
+        self._about = NUMBER.pack(number)
         self._inode = os.fstat(channel.fileno()).st_ino
         self._ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
-        self._answers: asyncio.Queue[tuple[Message, dict[str, object]] | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[tuple[Message, bytes] | None] = asyncio.Queue()
         self._on_end: list[Callable[[Seat], None]] = []
 
     @property
@@ -135,13 +143,13 @@ class Seat:
 
     async def open(self, go: Go) -> None:
         """Order the host to expect this model; raises Refusal."""
-        await self._host.say(pack_fields(Message.OPEN, {**go.to_fields(), "number": self.number}))
+        await self._host.say(pack_fields(Message.OPEN, go.to_fields(), self._about))
 
     async def send_model(self, piece: memoryview) -> None:
         """Pass on a piece of the model; raises Refusal if it has failed already."""
         if not self._answers.empty():
             await self.expect()
-        await self._host.say(pack(Message.MODEL, NUMBER.pack(self.number) + bytes(piece)))
+        await self._host.say(pack(Message.MODEL, self._about + bytes(piece)))
 
     async def send_held(self, content: ModelBytes, start: int, length: int) -> None:
         """Pass on a piece of sealed memory; else as `send_model`.
@@ -154,7 +162,7 @@ class Seat:
         """Say that the model is complete, when those before it are loaded; raises Refusal."""
         await self._host.take_turn(self)
         self.stage = Stage.PARSED
-        await self._host.say(pack(Message.MODEL_END, NUMBER.pack(self.number)))
+        await self._host.say(pack(Message.MODEL_END, self._about))
 
     async def expect(self, *kinds: Message) -> dict[str, object]:
         """Wait for a message of one of `kinds`; raises Refusal (see `Control.expect`)."""
@@ -162,25 +170,28 @@ class Seat:
         if item is None:
             self._answers.put_nowait(None)
             raise Refusal(await self.verdict())
-        kind, fields = item
+        kind, payload = item
+        try:
+            fields = unpack_fields(payload)
+            if kind is not Message.FAILED and kind not in kinds:
+                raise BadMessage(f"{kind.name} came unasked")
+        except BadMessage as error:
+            self._host.kill(broken(error))
+            raise Refusal(await self.verdict()) from None
         if kind is Message.FAILED:
             raise Refusal(failure_reported(fields))
-        if kind not in kinds:
-            reason = Failure(Cause.PROTOCOL_VIOLATION, f"the worker sent {kind.name} unasked")
-            self._host.kill(reason)
-            raise Refusal(await self.verdict())
         return fields
 
-    def heard(self, kind: Message, fields: dict[str, object]) -> None:
+    def heard(self, kind: Message, payload: bytes) -> None:
         """Take what the host says of this model; raises BadMessage for what cannot be."""
         if kind is Message.GONE and self.stage is Stage.LOADED:
             self._host.leave(self, self._left())
         elif kind is Message.LOADED and self.stage is Stage.PARSED:
             self.stage = Stage.LOADED
-            self._answers.put_nowait((kind, fields))
+            self._answers.put_nowait((kind, payload))
         elif kind is Message.FAILED and self.stage in (Stage.ARRIVING, Stage.PARSED):
             self.stage = Stage.FAILED
-            self._answers.put_nowait((kind, fields))
+            self._answers.put_nowait((kind, payload))
         else:
             raise BadMessage(f"{kind.name} may not come for this model now")
 

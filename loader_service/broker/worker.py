@@ -166,7 +166,7 @@ class Worker:
         """Take note of a message that has come."""
         self._said_last_word |= kind in self._last_word
 
-    def answered(self, kind: Message, fields: dict[str, object]) -> None:
+    def answered(self, kind: Message, payload: bytes) -> None:
         """Take a message about one of several models; raises BadMessage."""
 
     def pong(self, payload: bytes) -> None:

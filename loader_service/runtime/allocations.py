@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from weakref import WeakSet
 
 from loader_service.runtime.failures import LimitReached
 
@@ -63,12 +64,23 @@ def give_back() -> None:
         _malloc_trim(0)
 
 
+def limit_all(memory_bytes: int) -> None:
+    """Note another limit of this process, where one makes allocations fail.
+
+    That of a process with several models is raised and lowered as they come and go.
+    """
+    for watch in _watches:
+        if watch.memory_bytes is not None:
+            watch.memory_bytes = memory_bytes
+
+
 class AllocationWatch:
     """Watches one thread's allocations; made in the thread that will call the runtime."""
 
     def __init__(self, memory_bytes: int | None) -> None:
         """Watch under that limit; None if no limit makes allocations fail here."""
         self.memory_bytes = memory_bytes
+        _watches.add(self)
         self._errno = ctypes.c_int.from_address(_errno_place())
         # The limit counts from what this process had before it had a model.
         self._held_before = held_bytes()
@@ -97,3 +109,6 @@ class AllocationWatch:
             value,
             self.memory_bytes,
         )
+
+
+_watches: WeakSet[AllocationWatch] = WeakSet()

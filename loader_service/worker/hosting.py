@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from time import monotonic_ns
 from typing import NamedTuple, NoReturn
 
-from loader_service.runtime.allocations import give_back
+from loader_service.runtime.allocations import give_back, limit_all
 from loader_service.runtime.engine import Runtime
 from loader_service.worker.control import (
     HEAD,
@@ -25,7 +25,6 @@ from loader_service.worker.control import (
     BadMessage,
     Message,
     pack,
-    pack_fields,
     unpack_fields,
     unpack_head,
 )
@@ -103,7 +102,7 @@ class Host:
             return
         del guest
         self._forget(number)
-        say(self._control, pack_fields(Message.GONE, {"number": number}))
+        say(self._control, pack(Message.GONE, NUMBER.pack(number)))
 
     def _look_at_orders(self) -> None:
         while self._orders.poll(0):
@@ -113,26 +112,25 @@ class Host:
         """Carry out one order. The broker sends each at once: its rest is waited for."""
         self._looked = monotonic_ns()
         kind, length = unpack_head(self._receive(HEAD.size), NUMBER.size + MODEL_PIECE)
-        if kind is Message.OPEN:
-            self._open(unpack_fields(self._receive(length)))
-        elif kind is Message.PING:
+        if kind is Message.PING:
             counts = b"".join(count.to_bytes(8, "little") for count in self._counts())
             say(self._control, pack(Message.PONG, bytes(self._receive(length)) + counts))
-        elif kind in (Message.MODEL, Message.MODEL_END, Message.CLOSE):
+        elif kind in (Message.OPEN, Message.MODEL, Message.MODEL_END, Message.CLOSE):
             (number,) = NUMBER.unpack(self._receive(NUMBER.size))
-            if kind is Message.MODEL:
-                self._take_piece(number, length - NUMBER.size)
+            length -= NUMBER.size
+            if kind is Message.OPEN:
+                self._open(number, Go.from_fields(unpack_fields(self._receive(length))))
+            elif kind is Message.MODEL:
+                self._take_piece(number, length)
             elif kind is Message.MODEL_END:
                 self._load(number)
             else:
                 self._forget(number)
-                say(self._control, pack_fields(Message.CLOSED, {"number": number}))
+                say(self._control, pack(Message.CLOSED, NUMBER.pack(number)))
         else:
             raise BadMessage(f"{kind.name} may not come now")
 
-    def _open(self, fields: dict[str, object]) -> None:
-        number = int(str(fields.pop("number")))
-        go = Go.from_fields(fields)
+    def _open(self, number: int, go: Go) -> None:
         try:
             self._arriving[number] = _Arriving(go, IncomingModel(go.model_size))
         except MemoryError as error:
@@ -177,15 +175,15 @@ class Host:
         go = arriving.go
         model = open_model(self._runtime, arriving.model.whole(), go)
         guest = Guest(model, self._channels[number], self._control, go, self._scratch)
-        fields = {**model_to_values(model.description), "number": number}
-        say_facts(self._control, Message.LOADED, fields)
+        fields = model_to_values(model.description)
+        say_facts(self._control, Message.LOADED, fields, NUMBER.pack(number))
         return guest
 
     def _fail(self, number: int, failure: Failure) -> None:
         """Forget a model that is not loaded, and say why."""
         self._arriving.pop(number, None)
         self._give_back()
-        say_failed(self._control, failure, number)
+        say_failed(self._control, failure, NUMBER.pack(number))
 
     def _forget(self, number: int) -> None:
         """Let go of a model and its channel, however far it has come."""
@@ -205,8 +203,10 @@ class Host:
         self._tell_memory()
 
     def _tell_memory(self) -> None:
+        memory_bytes = self._memory_bytes()
+        limit_all(memory_bytes)
         for guest in self._guests.values():
-            guest.limit_memory(self._memory_bytes())
+            guest.limit_memory(memory_bytes)
 
     def _memory_bytes(self, another: Go | None = None) -> int:
         """The limit that holds now: the sum of what each model may have."""

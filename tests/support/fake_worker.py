@@ -13,7 +13,9 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+from loader_service.broker.host import Host
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.worker import Worker
 from loader_service.worker.orders import Go, Task
@@ -49,6 +51,7 @@ def take():
     length, kind = struct.unpack("<IB", read(control, 5))
     return kind, read(control, length)
 GO, MODEL, MODEL_END, PING, READY, LOADED, INSPECTED, FAILED, PONG = 1, 2, 3, 4, 16, 17, 18, 19, 20
+OPEN, CLOSE, CLOSED, GONE = 5, 6, 21, 22
 """
 READY = """
 take()
@@ -59,6 +62,33 @@ say(READY, b'{"layers": ["seccomp"], "missing": {}}')
 @asynccontextmanager
 async def fake_worker(script: str, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Worker]:
     """Start a worker that runs `script`; at the end it is dead and everything closed."""
+    async with _fake(script, Worker, limits) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def fake_host(
+    script: str, channels: int, limits: Limits = DEFAULT_LIMITS
+) -> AsyncIterator[Host]:
+    """As `fake_worker`, for several models; it has one of its channels."""
+
+    def make(
+        pid: int, control: socket.socket, client: socket.socket, *more: Any, **others: Any
+    ) -> Host:
+        clients = [client]
+        for _ in range(channels - 1):
+            another, theirs = socket.socketpair()
+            theirs.close()
+            clients.append(another)
+        return Host(pid, control, clients, *more, **others)
+
+    async with _fake(script, make, limits) as worker:
+        assert isinstance(worker, Host)
+        yield worker
+
+
+@asynccontextmanager
+async def _fake(script: str, make: Callable[..., Worker], limits: Limits) -> AsyncIterator[Worker]:
     ours, theirs = socket.socketpair()
     client, channel = socket.socketpair()
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -77,7 +107,7 @@ async def fake_worker(script: str, limits: Limits = DEFAULT_LIMITS) -> AsyncIter
     os.close(null)
     ours.setblocking(False)
     ended: list[Worker] = []
-    worker = Worker(
+    worker = make(
         pid, ours, client, LastWords(reading), None, limits, ended.append, VERDICT_SECONDS
     )
     try:

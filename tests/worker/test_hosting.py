@@ -83,13 +83,13 @@ class Hosted:
     def heard(self) -> tuple[Message, dict[str, Any]]:
         """The next message."""
         kind, length = unpack_head(read(self.control, HEAD.size), 1 << 20)
-        fields: dict[str, Any] = json.loads(read(self.control, length))
-        return kind, fields
+        (number,) = NUMBER.unpack(read(self.control, NUMBER.size))
+        fields: dict[str, Any] = json.loads(read(self.control, length - NUMBER.size) or b"{}")
+        return kind, {**fields, "number": number}
 
     def open(self, number: int, go: Any = GO, content: bytes = CONTENT) -> None:
         """Send a model, but not its end."""
-        fields = {**go.to_fields(), "number": number}
-        self.control.sendall(pack_fields(Message.OPEN, fields))
+        self.control.sendall(pack_fields(Message.OPEN, go.to_fields(), NUMBER.pack(number)))
         for start in range(0, len(content), 100):
             self.order(Message.MODEL, number, content[start : start + 100])
 
