@@ -101,9 +101,23 @@ test-slow: install ## what takes longer
 	$(call on_second_runtime,slow)
 	$(PYTEST) -m slow tests
 
+# The pictures need one more package than the tests do.
+.venv/installed-bench: .venv/installed
+	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev$(comma)bench]")
+
 .PHONY: bench
-bench: install ## measure a call, a load and a worker against running in process (five minutes)
-	.venv/bin/python -m benchmarks
+bench: .venv/installed-bench ## measure calls, loads, memory and throughput (20 minutes; BENCH=--quick: two)
+	.venv/bin/python -m benchmarks $(BENCH)
+
+# Atheris is needed for this only.
+.venv/installed-fuzz: .venv/installed
+	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev$(comma)fuzz]")
+
+.PHONY: fuzz
+fuzz: .venv/installed-fuzz ## hostile bytes at every door (ten minutes; FUZZ_MUTANTS=20000: an hour)
+	.venv/bin/python -m tests.fuzz models --mutants $(or $(FUZZ_MUTANTS),4000) --keep build/fuzz
+	.venv/bin/python -m tests.fuzz wire
+	.venv/bin/python -m tests.fuzz coverage --keep build/fuzz
 
 .PHONY: lint
 lint: install ## ruff: rules and formatting

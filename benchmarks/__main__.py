@@ -1,118 +1,147 @@
-"""``python -m benchmarks``: run the arms in fresh process pairs and write JSON and Markdown."""
+"""``python -m benchmarks``: measure in fresh process pairs; write JSON, Markdown and pictures."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import random
-import re
-import subprocess
 import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.report import markdown
+from rich.markdown import Markdown
 
-ARMS = ("in-process", "in-process again", "direct", "relayed", "echo")
-CALLS = {"4 bytes": 400}
-"""Calls in a block; models that are not named get `MOBILENET_CALLS`."""
-MOBILENET_CALLS = 40
-FIGURES = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
+from benchmarks import cases, document, report
+from benchmarks.models import REPOSITORY, Store
+from benchmarks.plan import Plan
+from benchmarks.report import SECTIONS
+from model_loader_cli.bench.machine import describe
+from model_loader_cli.bench.processes import ArmFailed
+from model_loader_cli.bench.progress import reporting
+from model_loader_cli.failing import show_failure
+from model_loader_cli.terminal import console
+
+PICTURES = "pictures"
+"""The folder of the pictures, beside the document (or the tables)."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    result.add_argument("--pairs", type=int, default=12, help="process pairs (default: 12)")
-    result.add_argument("--blocks", type=int, default=5, help="blocks a process (default: 5)")
+    result.add_argument(
+        "--sections",
+        default=",".join(SECTIONS),
+        help="which ones, with commas between (default: %(default)s)",
+    )
+    result.add_argument(
+        "--pairs",
+        type=int,
+        help=f"process pairs (default: {cases.PAIRS}, quick: {cases.QUICK_PAIRS}); "
+        "fewer than ten decide nothing",
+    )
+    result.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer cases, pairs and calls: whether everything runs, in three minutes",
+    )
     result.add_argument("--seed", type=int, default=1, help="of the arms' order (default: 1)")
     result.add_argument(
         "--output",
         type=Path,
-        default=Path("benchmarks/results"),
-        help="folder for raw samples (JSON) and the tables (default: %(default)s)",
+        default=REPOSITORY / "benchmarks" / "results",
+        help="folder for raw samples, tables and pictures (default: benchmarks/results)",
     )
     result.add_argument(
-        "--document", type=Path, help="a Markdown file whose figures are written anew, if given"
+        "--document",
+        type=Path,
+        help="a Markdown file whose tables and pictures are made anew; needs all sections",
+    )
+    result.add_argument(
+        "--samples", type=Path, help="measure nothing: make everything from these raw samples"
     )
     return result
 
 
-def models() -> dict[str, bytes]:
-    """Return the models that are measured, all made by the project's writer."""
-    from loader_service.writer import mobilenet, small
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for; returns the exit status."""
+    known = parser()
+    given = known.parse_args(arguments)
+    names = [name for name in given.sections.split(",") if name]
+    if unknown := sorted(set(names) - set(SECTIONS)):
+        known.error(f"there is no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    if given.samples:
+        results = json.loads(given.samples.read_text())
+    elif given.document and set(names) != set(SECTIONS):
+        known.error("--document needs all sections")
+    else:
+        pairs = given.pairs or (cases.QUICK_PAIRS if given.quick else cases.PAIRS)
+        results = measure(names, pairs, given.quick, given.seed)
+    failed: dict[str, str] = results["failed"]
+    whole = set(results["sections"]) == set(SECTIONS)
+    publish(results, given.output, given.document if whole else None)
+    for name, words in failed.items():
+        show_failure(f"section {name} was not measured: {words}")
+    return 1 if failed else 0
 
-    return {
-        "4 bytes": small.add(),
-        "MobileNet v2 float32": mobilenet.mobilenet_v2(),
-        "MobileNet v2 int8": mobilenet.mobilenet_v2(quantized=True),
+
+def measure(names: list[str], pairs: int, quick: bool, seed: int) -> dict[str, Any]:
+    """Measure the named sections; returns the raw samples, and what is to be said of the machine.
+
+    A section of which an arm fails is left out and named in `failed`.
+    """
+    began = time.monotonic()
+    results: dict[str, Any] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "pairs": pairs,
+        "quick": quick,
+        "machine": describe(),
+        "sections": {},
+        "failed": {},
     }
+    runs = sum(SECTIONS[name].runs(pairs, quick) for name in names)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, reporting(runs) as reporter:
+        plan = Plan(pairs, quick, random.Random(seed), Store(Path(folder)), reporter)
+        for name in names:
+            try:
+                results["sections"][name] = SECTIONS[name].run(plan)
+            except ArmFailed as error:  # nobody watches: the other sections are worth having
+                results["failed"][name] = str(error)
+    results["machine_after"] = describe()
+    results["seconds"] = time.monotonic() - began
+    return results
 
 
-def main() -> int:
-    """Run everything; returns the exit status."""
-    given = parser().parse_args()
-    order = random.Random(given.seed)
-    given.output.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"machine": describe(), "calls": {}, "loads": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, model in models().items():
-            path = Path(folder) / "model.tflite"
-            path.write_bytes(model)
-            calls = CALLS.get(name, MOBILENET_CALLS)
-            results["calls"][name] = run_calls(name, path, calls, given, order)
-            results["loads"][name] = run_loads(name, path, given.pairs, order)
-    results["machine"]["load_average_after"] = describe()["load_average"]
-    (given.output / "samples.json").write_text(json.dumps(results, indent=1))
-    table = markdown(results)
-    (given.output / "tables.md").write_text(table)
-    print(table)
-    if given.document is not None:
-        text = given.document.read_text()
-        given.document.write_text(
-            FIGURES.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", text)
-        )
-    return 0
+def publish(results: dict[str, Any], output: Path, written: Path | None) -> None:
+    """Write samples, tables and pictures, and show the tables."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "samples.json").write_text(json.dumps(results))
+    text = report.markdown(results)
+    (output / "tables.md").write_text(text)
+    screen = console()
+    if screen.is_terminal:
+        screen.print(Markdown(text))
+    else:
+        print(text)
+    draw(results, output / PICTURES)
+    if written is not None:
+        new = document.renewed(written.read_text(), report.parts(results))
+        written.write_text(new)
+        draw(results, written.parent / PICTURES)
 
 
-def run_calls(
-    name: str, path: Path, calls: int, given: argparse.Namespace, order: random.Random
-) -> list[dict[str, Any]]:
-    """Run all arms of one model, pair by pair, in random order."""
-    pairs = []
-    for number in range(given.pairs):
-        pair = {}
-        for arm in order.sample(ARMS, len(ARMS)):
-            _progress(f"{name}: pair {number + 1}/{given.pairs}, {arm}")
-            program = arm.removesuffix(" again")
-            pair[arm] = _run("benchmarks.arms", program, path, calls, given.blocks)
-        pairs.append(pair)
-    return pairs
+def draw(results: dict[str, Any], folder: Path) -> None:
+    """Draw the pictures, or say what is missing for that."""
+    from benchmarks import pictures
 
-
-def run_loads(name: str, path: Path, pairs: int, order: random.Random) -> list[dict[str, Any]]:
-    """Load one model in both ways, pair by pair, in random order."""
-    result = []
-    for number in range(pairs):
-        pair = {}
-        for arm in order.sample(("in-process", "service"), 2):
-            _progress(f"{name}: loads, pair {number + 1}/{pairs}, {arm}")
-            pair[arm] = _run("benchmarks.loading", arm, path)
-        result.append(pair)
-    return result
-
-
-def _run(module: str, *arguments: object) -> Any:
-    command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
-    done = subprocess.run(command, check=True, capture_output=True)
-    return json.loads(done.stdout)
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    try:
+        paths = list(pictures.draw(results["sections"], folder))
+    except ImportError:
+        print("no pictures: pip install 'model-loader[bench]' (make bench does)", file=sys.stderr)
+        return
+    print(f"{len(paths)} pictures in {folder}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,134 @@
-"""The tables, in Markdown."""
+"""The tables of a run, by the names of the marks between which they stand in the document."""
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
-from benchmarks.judging import difference, load_difference
-from benchmarks.statistics import Interval
+from benchmarks.figures import Figures, shown
+from benchmarks.markdown import table
+from benchmarks.sections import cold, memory, one_call, throughput
+from benchmarks.targets import TARGETS, Target
+from model_loader_cli.bench.samples import dropped
+from model_loader_cli.bench.verdict import Verdict
 
-ARMS = (
-    ("in-process again", "A/A: in process against in process"),
-    ("direct", "the service, direct channel"),
-    ("relayed", "the service, relayed gRPC"),
-)
+SECTIONS: Mapping[str, ModuleType] = {
+    "one-call": one_call,
+    "cold": cold,
+    "memory": memory,
+    "throughput": throughput,
+}
+VERDICTS = {Verdict.MET: "met", Verdict.MISSED: "**missed**", Verdict.UNDECIDED: "undecided"}
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Write all tables of one run."""
-    machine = results["machine"]
-    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
-    lines = [
-        f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, "
-        f"Python {machine['python']}, {packages}; run as uid {machine['uid']}; "
-        f"load average {machine['load_average'][0]:.2f} before, "
-        f"{machine['load_average_after'][0]:.2f} after.",
-        "",
-        "Milliseconds added to a call, one thread, back to back; medians of paired differences "
-        "with their 95 % intervals.",
-        "",
-        "| model | arm | added ms | process pairs |",
-        "|---|---|---|---|",
+def figures_of(samples: Mapping[str, Any]) -> dict[str, Figures]:
+    """The figures of each section that was run."""
+    return {
+        name: section.figures(samples[name])
+        for name, section in SECTIONS.items()
+        if name in samples
+    }
+
+
+def judged(samples: Mapping[str, Any]) -> list[tuple[Target, Figures, Verdict]]:
+    """Each target of a section that was run, with the section's figures and its verdict."""
+    known = figures_of(samples)
+    return [
+        (target, known[target.section], target.verdict(known[target.section]))
+        for target in TARGETS
+        if target.section in known
     ]
-    for model, pairs in results["calls"].items():
-        whole = difference(pairs, "in-process", None)
-        lines.append(f"| {model} | in process, the whole call | {_cell(whole)} | {whole.pairs} |")
-        for arm, text in ARMS:
-            added = difference(pairs, arm, "in-process")
-            lines.append(f"| {model} | {text} | {_cell(added)} | {added.pairs} |")
-        floor = difference(pairs, "echo", None)
-        lines.append(f"| {model} | bare echo of the same sizes | {_cell(floor)} | {floor.pairs} |")
-    lines += [
-        "",
-        "Load to ready, model bytes in memory, broker running; and private memory of a worker "
-        "beyond what the same loaded model costs in process.",
-        "",
-        "| model | in process ms | added ms | worker MiB | in process MiB | added MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for model, pairs in results["loads"].items():
-        local = statistics.median(
-            statistics.median(pair["in-process"]["load_ns"][1:]) / 1e6 for pair in pairs
+
+
+def target_rows(samples: Mapping[str, Any]) -> list[Sequence[str]]:
+    """What was measured, its interval, the bound, noise and the verdict, a row a target."""
+    rows: list[Sequence[str]] = []
+    for target, figures, verdict in judged(samples):
+        figure = figures.get(target.figure)
+        unit = f" {target.unit}" if target.unit else ""
+        sign = "≥" if target.at_least else "≤"
+        bound = (
+            f"{target.limit(figures):.{_digits(target)}f}"
+            if not target.of or target.of in figures
+            else f"{target.bound:g}"
         )
-        there = statistics.median(pair["service"]["private_bytes"] or 0 for pair in pairs) / 2**20
-        here = statistics.median(pair["in-process"]["private_bytes"] for pair in pairs) / 2**20
-        memory = f"{there:.1f} | {here:.1f} | {there - here:.1f}" if there else "root only | |"
-        lines.append(f"| {model} | {local:.2f} | {_cell(load_difference(pairs))} | {memory} |")
-    starts = [
-        pair["service"]["start_ns"] / 1e6 for pairs in results["loads"].values() for pair in pairs
-    ]
-    lines += ["", f"Starting an embedded broker: {statistics.median(starts):.0f} ms (median)."]
-    return "\n".join(lines) + "\n"
+        noise = "–"
+        if figure is not None and figure.noise is not None:
+            noise = f"± {figure.noise.half_width:.{target.digits}f}"
+        rows.append(
+            [
+                target.text,
+                "not measured" if figure is None else shown(figure.value, target.digits) + unit,
+                f"{sign} {bound}{unit}",
+                noise,
+                VERDICTS[verdict],
+            ]
+        )
+    return rows
 
 
-def _cell(interval: Interval) -> str:
-    return f"{interval.median:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def _digits(target: Target) -> int:
+    return min(target.digits, 3) if target.bound < 1 else 0
+
+
+HEADS = ["what", "measured", "target", "A/A", "verdict"]
+
+
+def parts(results: Mapping[str, Any]) -> dict[str, str]:
+    """Everything that the document shows, by mark."""
+    samples = results["sections"]
+    shown_parts = {"machine": machine(results), "targets": table(HEADS, target_rows(samples))}
+    for name, section in SECTIONS.items():
+        if name in samples:
+            shown_parts[name] = section.tables(samples[name])
+    return shown_parts
+
+
+def machine(results: Mapping[str, Any]) -> str:
+    """The machine, the versions, the load and the steal of a run."""
+    before, after = results["machine"], results["machine_after"]
+    packages = ", ".join(f"{name} {number}" for name, number in before["packages"].items())
+    gone = everything = 0
+    for pairs in _all_pairs(results["sections"]):
+        less, count = dropped(pairs)
+        gone, everything = gone + less, everything + count
+    ticks = after["stolen_ticks"] - before["stolen_ticks"]
+    pairs_text = f"{results['pairs']} process pairs" + (", a quick run" if results["quick"] else "")
+    return (
+        f"{before['processor']}, {before['cores']} cores, "
+        f"{before['memory_bytes'] / 1e9:.0f} GB, Linux {before['kernel']}, Python "
+        f"{before['python']}, {packages}; run as uid {before['uid']} on {results['date']}, "
+        f"{pairs_text}, {results['seconds'] / 60:.0f} minutes. Load average "
+        f"{before['load_average']:.2f} before, {after['load_average']:.2f} after; "
+        f"{ticks} clock ticks stolen, for which {gone} of {everything} blocks were dropped.\n"
+    )
+
+
+def _all_pairs(sections: Mapping[str, Any]) -> list[Sequence[Mapping[str, Any]]]:
+    """The pairs of every part of every section."""
+    found: list[Sequence[Mapping[str, Any]]] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                if name == "pairs":
+                    found.append(inner)
+                else:
+                    look(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                look(inner)
+
+    look(sections)
+    return found
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All tables as one text."""
+    known = parts(results)
+    lines = [known["machine"], "\n## Targets\n\n", known["targets"]]
+    for name, section in SECTIONS.items():
+        if name in known:
+            lines += [f"\n## {section.TITLE}\n\n", known[name]]
+    return "".join(lines)

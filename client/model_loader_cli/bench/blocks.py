@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from .machine import stolen_ticks
 WARM_UP_CALLS = 20
 WARM_UP_SECONDS = 2.0
 """A warm-up ends with whichever comes first; two calls are always made."""
+SPIN_UP_SECONDS = 0.1
 LOOK_EVERY = 1_000_000
 """Turns of the spinner between two looks at whether its parent still lives."""
 
@@ -89,22 +92,19 @@ def _spaced(call: Call, condition: Condition) -> list[int]:
 
 
 @contextmanager
-def spinner(wanted: bool) -> Iterator[None]:
-    """Keep one more process busy for as long as the block lasts, if wanted."""
+def spinner(wanted: bool) -> Iterator[int | None]:
+    """Keep one more process busy for as long as the block lasts, if wanted; gives its id."""
     if not wanted:
-        yield
+        yield None
         return
-    import subprocess
-    import sys
-
     program = (
         f"import os\nparent = {os.getpid()}\nwhile os.getppid() == parent:\n"
         f"    for _ in range({LOOK_EVERY}): pass"
     )
     beside = subprocess.Popen([sys.executable, "-S", "-c", program])
     try:
-        time.sleep(0.1)
-        yield
+        time.sleep(SPIN_UP_SECONDS)
+        yield beside.pid
     finally:
         beside.kill()
         beside.wait()

@@ -1,0 +1,237 @@
+"""The pictures of a run, drawn with Matplotlib (the extra `bench`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases
+from benchmarks.sections import cold, memory, one_call, throughput
+from model_loader_cli.bench.comparison import AGAIN, BACK_TO_BACK, DIRECT, ECHO, IN_PROCESS, RELAYED
+from model_loader_cli.bench.interval import Interval, NothingLeft, interval
+from model_loader_cli.bench.samples import added, alone, pooled
+
+COLOURS = {
+    IN_PROCESS: "#555555",
+    DIRECT: "#0072b2",
+    RELAYED: "#d55e00",
+    ECHO: "#009e73",
+}
+"""Told apart by colour-blind readers, too."""
+PHASE_COLOURS = ("#bbbbbb", "#e69f00", "#56b4e9", "#0072b2", "#dddddd", "#009e73")
+SPLIT_COLOURS = {"send": "#e69f00", "compute": "#555555", "reply": "#56b4e9"}
+QUANTILES = 200
+STYLE = {
+    "svg.hashsalt": "model-loader",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+}
+NO_DATE = {"Date": None}
+"""The same run always gives the same bytes."""
+
+Samples = Mapping[str, Any]
+Draw = Callable[[Any, Samples], None]
+
+
+def latency(figure: Any, samples: Samples) -> None:
+    """How long calls take: the share of calls that were answered by then."""
+    names = [cases.FOUR_BYTES, cases.IMAGE, cases.FLOAT]
+    entries = [entry for name in names if (entry := one_call.entry_of(samples, name))]
+    for axes, entry in zip(_row(figure, len(entries)), entries, strict=True):
+        for arm, colour in COLOURS.items():
+            times = pooled(entry["pairs"], arm, BACK_TO_BACK)
+            if not times:
+                continue
+            shares = [number / QUANTILES for number in range(QUANTILES + 1)]
+            ordered = sorted(times)
+            points = [ordered[min(int(s * len(ordered)), len(ordered) - 1)] / 1e6 for s in shares]
+            axes.plot(points, [100 * share for share in shares], color=colour, label=arm)
+        axes.set_xscale("log")
+        axes.set_title(entry["name"])
+        axes.set_xlabel("ms a call")
+        axes.set_ylabel("% of calls")
+        axes.legend(frameon=False)
+
+
+def payload(figure: Any, samples: Samples) -> None:
+    """What a call costs, by the bytes that go in (and as many out)."""
+    (axes,) = _row(figure, 1)
+    entries = samples["payloads"]
+    first = one_call.entry_of(samples, cases.FOUR_BYTES)
+    for arm in (ECHO, DIRECT, RELAYED):
+        sizes, values = [], []
+        for entry in ([first] if first else []) + list(entries):
+            if arm not in entry["pairs"][0]:
+                continue
+            try:
+                if arm == ECHO:
+                    value = alone(entry["pairs"], arm, BACK_TO_BACK)
+                else:
+                    value = added(entry["pairs"], arm, IN_PROCESS, BACK_TO_BACK)
+            except NothingLeft:
+                continue
+            sizes.append(entry["sizes"]["request"])
+            values.append(value)
+        label = "bare echo" if arm == ECHO else f"added by the service, {arm}"
+        _line(axes, sizes, values, COLOURS[arm], label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("bytes in, and as many out")
+    axes.set_ylabel("ms a call")
+    axes.legend(frameon=False)
+
+
+def split(figure: Any, samples: Samples) -> None:
+    """Where a call's time goes, beside the echo of the same sizes."""
+    entries = [entry for entry in samples["models"] if cases.TAKEN_APART in entry["pairs"][0]]
+    for axes, entry in zip(_row(figure, len(entries)), entries, strict=True):
+        known = one_call.parts(entry["pairs"])
+        left = 0.0
+        for name, colour in SPLIT_COLOURS.items():
+            try:
+                value = interval(known[name]).median
+            except NothingLeft:
+                continue
+            label = "invoke" if name == "compute" else name
+            axes.barh(["a call"], [value], left=left, color=colour, label=label)
+            left += value
+        try:
+            echo = alone(entry["pairs"], ECHO, BACK_TO_BACK).median
+            axes.barh(["echo"], [echo], color=COLOURS[ECHO])
+        except NothingLeft:
+            pass
+        axes.invert_yaxis()
+        axes.set_title(entry["name"])
+        axes.set_xlabel("ms")
+    if entries:
+        axes.legend(frameon=False)
+
+
+def critical_path(figure: Any, samples: Samples) -> None:
+    """From the start of Python to the first answer."""
+    (axes,) = _row(figure, 1)
+    labels: list[str] = []
+    for entry in samples["models"]:
+        for arm in (IN_PROCESS, cold.SERVICE):
+            label = f"{entry['name']}, {arm}"
+            labels.append(label)
+            left = 0.0
+            known = cold.phases(entry["pairs"], arm)
+            for (name, text), colour in zip(cold.PHASES.items(), PHASE_COLOURS, strict=True):
+                value = known.get(name, 0.0)
+                axes.barh(
+                    [label],
+                    [value],
+                    left=left,
+                    color=colour,
+                    label=text if arm == cold.SERVICE and len(labels) == 2 else None,
+                )
+                left += value
+    axes.invert_yaxis()
+    axes.set_xlabel("ms")
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
+
+
+def workers(figure: Any, samples: Samples) -> None:
+    """What one more worker costs: memory of the whole service, and a call while all are alive."""
+    counts = sorted(map(int, samples["workers"][0][memory.SERVICE]["counts"]))
+    left, right = _row(figure, 2)
+    for axes, field, unit, text in (
+        (left, "service_bytes", memory.MEGABYTE, "MB of the whole service"),
+        (right, "call_ns", 1e6, "ms a call, one worker after the other"),
+    ):
+        seen, values = [], []
+        for count in counts:
+            try:
+                values.append(memory.of_workers(samples, count, field, unit))
+            except NothingLeft:
+                continue
+            seen.append(count)
+        _line(axes, seen, values, COLOURS[DIRECT], None)
+        axes.set_xscale("log")
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.set_xlabel("workers with a tiny model")
+        axes.set_ylabel(text)
+        axes.set_ylim(bottom=0)
+
+
+def crowd(figure: Any, samples: Samples) -> None:
+    """Calls a second, by the number of models that are called at a time."""
+    (axes,) = _row(figure, 1)
+    pairs = samples["crowd"]["pairs"]
+    conditions = [name for name in pairs[0][throughput.CROWD]["blocks"] if "clients" not in name]
+    for arm, colour, label in (
+        (throughput.CROWD_HERE, COLOURS[IN_PROCESS], "in process: threads"),
+        (throughput.CROWD_HERE + AGAIN, "#aaaaaa", "the same again (A/A)"),
+        (throughput.CROWD, COLOURS[DIRECT], "the service: workers"),
+    ):
+        seen, values = [], []
+        for condition in conditions:
+            try:
+                values.append(throughput.calls_a_second(pairs, arm, condition))
+            except NothingLeft:
+                continue
+            seen.append(int(condition.split()[0]))
+        _line(axes, seen, values, colour, label)
+    axes.set_xlabel(f"models ({samples['crowd']['model']}) called at a time")
+    axes.set_ylabel("calls a second")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+
+
+PICTURES: Mapping[str, tuple[str, Draw, tuple[float, float]]] = {
+    "latency": ("one-call", latency, (10, 3.2)),
+    "payload": ("one-call", payload, (6, 3.6)),
+    "split": ("one-call", split, (10, 2)),
+    "critical-path": ("cold", critical_path, (8, 3.2)),
+    "workers": ("memory", workers, (8, 3)),
+    "crowd": ("throughput", crowd, (6, 3.2)),
+}
+"""By file name: the section whose samples are drawn, how, and its size in inches."""
+
+
+def draw(sections: Samples, folder: Path) -> Iterator[Path]:
+    """Draw every picture whose section was run, as SVG; raises ImportError without Matplotlib."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        for name, (section, make, size) in PICTURES.items():
+            if section not in sections:
+                continue
+            figure = Figure(figsize=size, layout="constrained")
+            make(figure, sections[section])
+            path = folder / f"{name}.svg"
+            figure.savefig(path, metadata=NO_DATE)
+            yield path
+
+
+def _row(figure: Any, count: int) -> Sequence[Any]:
+    """So many axes beside each other."""
+    known: Sequence[Any] = figure.subplots(1, count, squeeze=False)[0]
+    return known
+
+
+def _line(
+    axes: Any, at: Sequence[float], values: Sequence[Interval], colour: str, label: str | None
+) -> None:
+    """Medians, with their intervals as bars."""
+    below = [value.median - value.low for value in values]
+    above = [value.high - value.median for value in values]
+    axes.errorbar(
+        at,
+        [value.median for value in values],
+        yerr=[below, above],
+        color=colour,
+        label=label,
+        marker="o",
+        markersize=3,
+        capsize=2,
+    )

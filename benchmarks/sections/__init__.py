@@ -1,0 +1,1 @@
+"""One module a section. Each has `TITLE`, `runs`, `run`, `figures` and `tables`."""

@@ -1,0 +1,49 @@
+"""Memory of processes as the kernel counts it (/proc/PID/smaps_rollup)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+KIBIBYTE = 1024
+
+
+def rollup(pid: int) -> dict[str, int] | None:
+    """The fields of a process in bytes; None where only root may look, or the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    return {line.split(":")[0]: int(line.split()[1]) * KIBIBYTE for line in lines}
+
+
+def private_bytes(pid: int) -> int | None:
+    """Memory that only this process has."""
+    fields = rollup(pid)
+    if fields is None:
+        return None
+    return sum(size for name, size in fields.items() if name.startswith("Private"))
+
+
+def tree_share_bytes(root: int) -> int | None:
+    """A process and all its descendants: shared pages are counted once in all (PSS).
+
+    None where one of them may not be looked at.
+    """
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        # The name, in brackets, may hold anything.
+        parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    tree = {root}
+    while grown := {pid for pid, parent in parents.items() if parent in tree} - tree:
+        tree |= grown
+    total = 0
+    for pid in tree:
+        fields = rollup(pid)
+        if fields is None:
+            return None
+        total += fields["Pss"]
+    return total

@@ -1,0 +1,48 @@
+"""The marks of docs/benchmarks.md, and what is written between them."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.document import BadMarks, renewed
+from benchmarks.pictures import PICTURES
+from benchmarks.report import SECTIONS
+from tests.docs.markdown import links
+from tests.shared_models import REPOSITORY
+
+TEXT = "before\n<!-- bench: one -->\nold\n<!-- end of bench -->\nafter\n"
+
+
+def test_a_part_takes_the_place_of_the_old_one() -> None:
+    new = renewed(TEXT, {"one": "| new |\n"})
+    assert new == "before\n<!-- bench: one -->\n\n| new |\n\n<!-- end of bench -->\nafter\n"
+    assert renewed(new, {"one": "| new |\n"}) == new
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no marks at all\n",
+        TEXT + TEXT,
+        TEXT.replace("one", "other"),
+        TEXT.replace("<!-- end of bench -->\n", ""),
+        TEXT + "<!-- bench: two -->\n",
+    ],
+)
+def test_a_document_with_other_marks_is_refused(text: str) -> None:
+    with pytest.raises(BadMarks):
+        renewed(text, {"one": "| new |\n"})
+
+
+def test_the_projects_document_has_a_place_for_every_part() -> None:
+    text = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    parts = {name: f"what {name} said\n" for name in ("machine", "targets", *SECTIONS)}
+    new = renewed(text, parts)
+    for part in parts.values():
+        assert new.count(part) == 1
+
+
+def test_the_projects_document_shows_the_pictures_that_are_drawn() -> None:
+    text = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shown = {link for link in links(text) if link.endswith(".svg")}
+    assert shown == {f"pictures/{name}.svg" for name in PICTURES}
