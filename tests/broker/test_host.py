@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from loader_service.broker.groups import Owner
 from loader_service.broker.host import Host
+from loader_service.broker.hosts import Hosts
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.reports import read_description
 from loader_service.broker.seat import Seat
 from loader_service.worker.control import MODEL_PIECE
-from loader_service.worker.orders import Task
+from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from tests.support.fake_worker import GO, HANG_SECONDS, READY, fake_host, run
@@ -270,6 +274,38 @@ while True: obey()
             assert (await lost(seats[1])).cause is Cause.CLOSED
             assert seats[2].lost is None
             client.close()
+
+    run(test)
+
+
+def test_two_origins_and_two_principals_never_share_a_host() -> None:
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            made: list[tuple[Owner, Host]] = []
+
+            class Supervising:
+                """Makes hosts as the supervisor does."""
+
+                async def spawn_host(self, owner: Owner) -> Host:
+                    host = await stack.enter_async_context(fake_host(OBEDIENT, COUNT))
+                    await host.begin(HOST)
+                    made.append((owner, host))
+                    return host
+
+                def order(self, *_: object) -> Go:
+                    return GO
+
+            supervising: Any = Supervising()
+            hosts = Hosts(supervising)
+            owners = [Owner(1, "a"), Owner(1, "b"), Owner(2, "a"), Owner(1, "a")]
+            # At the same time: the second model of an origin waits for its first one's host.
+            seats = await asyncio.gather(
+                *(hosts.seat(owner, DEFAULT_LIMITS, 1, 0) for owner in owners)
+            )
+            assert {owner for owner, _ in made} == set(owners)
+            assert len(made) == 3
+            assert len({seat.pid for seat in seats}) == 3
+            assert seats[0].pid == seats[3].pid
 
     run(test)
 

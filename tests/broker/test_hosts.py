@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ from loader_service.writer import costly, hostile, small
 from model_loader_wire.data_types import DataType
 from model_loader_wire.frames import HEADER, Entry, Kind, pack_header, pack_table
 from model_loader_wire.v1 import model_loader_pb2 as pb
+from tests.broker.test_health import NOT_SERVING, SERVING, Asked
 from tests.support.raw_client import (
     HANG_SECONDS,
     RawSession,
@@ -166,19 +169,17 @@ def test_a_crash_loses_all_models_with_its_reason_and_no_other_origins(
         with other.channel(bystander.model_id) as channel:
             kept = [session.load(small.add(number)) for number in range(2)]
             with pytest.raises(grpc.RpcError) as caught:
-                session.load(hostile.stack_overflow_at_load())
-            detail = detail_of(caught.value)
-            if detail.cause != "crashed":
-                pytest.skip(f"the model that crashes a runtime is refused: {detail.message}")
+                session.load(hostile.abort_at_load())
+            assert detail_of(caught.value).cause == "crashed"
             for reply in kept:
                 lost = state(session, reply.model_id)
                 assert (lost.lost, lost.detail.cause) == (True, "crashed")
-                assert "held 2 models of this origin" in lost.detail.message
+                assert "held 3 models of this origin" in lost.detail.message
             # Held against the model that was being loaded, and not against the others.
             with pytest.raises(grpc.RpcError):
-                session.load(hostile.stack_overflow_at_load())
+                session.load(hostile.abort_at_load())
             with pytest.raises(grpc.RpcError) as caught:
-                session.load(hostile.stack_overflow_at_load())
+                session.load(hostile.abort_at_load())
             assert detail_of(caught.value).cause == "crash-loop"
             assert session.load(small.add()).isolation.shared
             assert answers(channel)
@@ -245,6 +246,21 @@ def test_a_closed_model_is_gone_from_the_list_and_the_process_stays(session: Raw
     assert (lost.lost, lost.detail.cause) == (True, "closed")
     with session.channel(replies[2].model_id) as channel:
         assert answers(channel, 2)
+
+
+def test_health_is_each_models_own_until_the_process_dies(session: RawSession) -> None:
+    asked = Asked(session)
+    replies = [session.load(small.add()) for _ in range(3)]
+    names = [f"model/{reply.model_id}" for reply in replies]
+    session.call("CloseModel", pb.CloseModelRequest(model_id=replies[0].model_id))
+    assert [asked.check(name) for name in names] == [NOT_SERVING, SERVING, SERVING]
+    watched = [asked.watch(name) for name in names[1:]]
+    assert [next(states).status for states in watched] == [SERVING] * 2
+    os.kill(replies[0].isolation.worker_pid, signal.SIGKILL)
+    assert [next(states).status for states in watched] == [NOT_SERVING] * 2
+    for states in watched:
+        states.cancel()
+    assert asked.check("") == SERVING
 
 
 def test_the_list_counts_each_models_calls(session: RawSession) -> None:
