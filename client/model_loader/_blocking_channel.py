@@ -18,6 +18,7 @@ import weakref
 from operator import itemgetter
 
 from model_loader_wire.exchange import Exchange
+from model_loader_wire.polling import LONGEST_NS, Polling
 
 from . import _fork
 from ._effects import ChannelEnded, DeadlinePassed
@@ -38,6 +39,7 @@ _NO_ANCILLARY = ((),)
 _NO_BYTES = (0,)
 _NO_SIGNAL = (socket.MSG_NOSIGNAL,)
 _SOME = (0,)
+_NOW = (socket.MSG_DONTWAIT,)
 _ALL = (socket.MSG_WAITALL,)
 
 
@@ -47,6 +49,7 @@ class BlockingChannel:
     def __init__(self, channel: socket.socket) -> None:
         channel.setblocking(True)
         self.socket = channel
+        self._polling = Polling()
         self._wait = 0.0  # what SO_RCVTIMEO and SO_SNDTIMEO are; 0 waits for ever
         # A model that nobody holds any more: its worker ends when this descriptor is closed.
         self._finalizer = weakref.finalize(self, channel.close)
@@ -69,6 +72,11 @@ class BlockingChannel:
                 if len(parts) > IOV_MAX:
                     parts = parts[:IOV_MAX]
                 sent.extend(map(channel.sendmsg, (parts,), _NO_ANCILLARY, _NO_SIGNAL))
+            if not counts and self._polling.begins():
+                self._polling.ended(self._look(exchange))
+                exchange.advance()
+                if exchange.done:
+                    return
             while True:
                 flags = _ALL if exchange.is_certain else _SOME
                 receive = map(channel.recvmsg_into, (exchange.spaces(PIECES),), _NO_BYTES, flags)
@@ -83,6 +91,23 @@ class BlockingChannel:
             raise DeadlinePassed from None
         except OSError:
             raise ChannelEnded from None
+
+    def _look(self, exchange: Exchange) -> bool:
+        """Whether the reply begins to come within a moment; does not sleep."""
+        spaces = (exchange.spaces(PIECES),)
+        counts = exchange.received_counts
+        receive = self.socket.recvmsg_into
+        ends = time.monotonic_ns() + LONGEST_NS
+        while True:
+            try:
+                counts.extend(map(_first, map(receive, spaces, _NO_BYTES, _NOW)))
+            except BlockingIOError:
+                if time.monotonic_ns() > ends:
+                    return False
+            else:
+                if not counts[-1]:
+                    raise ChannelEnded
+                return True
 
     def has_ended(self) -> bool:
         """Look, without waiting and without taking anything, whether the other end is gone.

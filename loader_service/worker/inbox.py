@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from time import monotonic_ns
 
 from model_loader_wire.frames import HEADER, Header, unpack_header
 
@@ -70,6 +71,26 @@ class Inbox:
             piece = min(count, self.SIZE)
             self.take(piece)
             count -= piece
+
+    def look(self, place: bytearray, longest_ns: int) -> int:
+        """Read what comes in so many nanoseconds, without sleeping; 0 if nothing does.
+
+        The inbox is empty. At most as much as `place` holds is read.
+        """
+        ends = monotonic_ns() + longest_ns
+        receive = self._channel.recv_into
+        while True:
+            try:
+                count = receive(place, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if monotonic_ns() > ends:
+                    return 0
+            except ConnectionError:
+                raise ChannelClosed from None
+            else:
+                if count == 0:
+                    raise ChannelClosed
+                return count
 
     def put_back(self, data: bytes) -> None:
         """Let bytes be read again that came before all others; the inbox is empty."""

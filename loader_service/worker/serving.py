@@ -31,6 +31,7 @@ from model_loader_wire.frames import (
     unpack_header,
     unpack_table,
 )
+from model_loader_wire.polling import Polling
 from model_loader_wire.strings import BadStrings, unpack_strings
 
 LOOK_AFTER_NS = 250_000_000
@@ -75,6 +76,7 @@ class Serving:
         self._known: dict[int, _Known] = {}
         self._last: _Known | None = None
         self._steady: SteadyCall | None = None
+        self._polling = Polling()
         self._answer_table: tuple[tuple[Entry, ...], bytes] = ((), b"")
 
     def run(self) -> None:
@@ -159,6 +161,7 @@ class Serving:
             run,
             self._channel,
             self._inbox,
+            self._polling,
             request_head=pack_header(**header._asdict()) + known.table,
             request_length=header.payload_length,
             answer_head=answer_head + table,

@@ -1,9 +1,11 @@
 """The steady path of a call: the request that came last, expected again.
 
 One ``readv`` takes the header, the table and the tensors, these straight into the interpreter's
-memory; one ``writev`` sends the answer out of it. The head is compared, not parsed. Whatever
-differs from the expected goes back to the inbox, and is looked at there with all the care of the
-first request; so this path decides nothing that the other one has not decided before.
+memory; one ``writev`` sends the answer out of it. Where requests follow each other closely, the
+worker looks for the next head before it sleeps (see ``model_loader_wire.polling``). The head is
+compared, not parsed. Whatever differs from the expected goes back to the inbox, and is looked at
+there with all the care of the first request; so this path decides nothing that the other one has
+not decided before.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 from loader_service.runtime.engine import SteadyRun
 from loader_service.worker.inbox import ChannelClosed, Inbox
+from model_loader_wire.polling import LONGEST_NS, Polling
 
 SEQUENCE = slice(8, 16)
 """Where a header holds its sequence number; see ``proto/CHANNEL.md``."""
@@ -34,6 +37,7 @@ class SteadyCall:
         run: SteadyRun,
         channel: int,
         inbox: Inbox,
+        polling: Polling,
         *,
         request_head: bytes,
         request_length: int,
@@ -51,6 +55,7 @@ class SteadyCall:
         self._expected = bytearray(request_head)
         self._request_length = len(request_head) + request_length
         self._answer = bytearray(answer_head)
+        self._polling = polling
 
     def receive(self) -> int:
         """Read the next request into its place; returns when its head came (`monotonic_ns`).
@@ -60,19 +65,25 @@ class SteadyCall:
         """
         head = self.head
         parts = [head, *self._inputs()]
-        while True:
+        count = 0
+        if self._polling.begins():
+            count = self._inbox.look(head, LONGEST_NS)
+            self._polling.ended(count > 0)
+        while count == 0:
             try:
                 count = os.readv(self._channel, parts)
-                break
             except BlockingIOError:
                 self._inbox.idle()
             except ConnectionError:
                 raise ChannelClosed from None
+            else:
+                if count == 0:
+                    raise ChannelClosed
         began = monotonic_ns()
         expected = self._expected
         expected[SEQUENCE] = head[SEQUENCE]
         if count < len(head) or head != expected:
-            self._give_back(parts, count)
+            self._inbox.put_back(b"".join(_first_bytes(parts, count)))
             return 0
         if count < self._request_length:
             self._receive_rest(parts, count)
@@ -97,13 +108,8 @@ class SteadyCall:
             else:
                 count -= len(view)
 
-    def _give_back(self, parts: Buffers, count: int) -> None:
-        if count == 0:
-            raise ChannelClosed
-        self._inbox.put_back(b"".join(parts_of(parts, count)))
 
-
-def parts_of(parts: Buffers, count: int) -> list[memoryview]:
+def _first_bytes(parts: Buffers, count: int) -> list[memoryview]:
     """Return the first `count` bytes of some buffers."""
     pieces = []
     for part in parts:

@@ -28,8 +28,9 @@ class CountingSocket(socket.socket):
     counts: Counter[str]
 
     def _count(self, name: str, *arguments: Any) -> Any:
-        self.counts[name] += 1
-        return getattr(socket.socket, name)(self, *arguments)
+        result = getattr(socket.socket, name)(self, *arguments)
+        self.counts[name] += 1  # not the looks in vain, whose number nobody knows
+        return result
 
     def sendmsg(self, *arguments: Any) -> Any:
         """Count and send."""

@@ -48,7 +48,7 @@ def counted(thread: int, until: Any) -> Counter[str]:
         pytest.skip("this user may not trace the process whose system calls are to be counted")
 
 
-def test_worker_makes_two_system_calls(loader: ml.MLModelLoader) -> None:
+def test_worker_makes_two_or_three_system_calls(loader: ml.MLModelLoader) -> None:
     model, x, out = load(loader, 1)
     done = threading.Event()
 
@@ -69,9 +69,11 @@ def test_worker_makes_two_system_calls(loader: ml.MLModelLoader) -> None:
     counts = counted(model.isolation.worker_pid, until)
     caller.join(30)
     assert done.is_set()
-    assert CALLS <= counts["readv"] <= CALLS + NOW_AND_THEN, counts
+    # One reads it all where the worker slept; two do where it looked for the head.
+    assert counts["readv"] + counts["recvfrom"] <= 2 * CALLS + NOW_AND_THEN, counts
+    assert 2 * counts["readv"] + counts["recvfrom"] <= 2 * CALLS + NOW_AND_THEN, counts
     assert CALLS <= counts["writev"] <= CALLS + NOW_AND_THEN, counts
-    assert sum(counts.values()) <= 2 * CALLS + NOW_AND_THEN, counts
+    assert sum(counts.values()) <= 3 * CALLS + NOW_AND_THEN, counts
 
 
 def client_counts(connection: ml.Connection, elements: int) -> Counter[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections import Counter
@@ -17,6 +18,7 @@ PTRACE_INTERRUPT = 0x4207
 PTRACE_GET_SYSCALL_INFO = 0x420E
 PTRACE_O_TRACESYSGOOD = 1
 ENTRY = 1
+EXIT = 2
 WAIT_ALL = 0x4000_0000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -26,7 +28,10 @@ _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 
 
 class _SyscallInfo(ctypes.Structure):
-    """``struct ptrace_syscall_info`` at the entry of a call."""
+    """``struct ptrace_syscall_info`` at the entry of a call.
+
+    At its exit, ``number`` is the result.
+    """
 
     _fields_ = [
         ("op", ctypes.c_uint8),
@@ -41,12 +46,14 @@ class _SyscallInfo(ctypes.Structure):
 def count_system_calls(thread: int, until: Callable[[str], bool]) -> Counter[str]:
     """Count a thread's system calls by name until `until` says so of one that begins.
 
-    That one is not counted. Raises PermissionError where this process may not trace that one.
+    That one is not counted, nor are those that had to say EAGAIN. Raises PermissionError where this
+    process may not trace that one.
     """
     name_of = host_architecture().name_of
     _call(PTRACE_SEIZE, thread, PTRACE_O_TRACESYSGOOD)
     _call(PTRACE_INTERRUPT, thread, 0)
     counts: Counter[str] = Counter()
+    name = "a call that had begun before"
     while True:
         _, status = os.waitpid(thread, WAIT_ALL)
         assert os.WIFSTOPPED(status), f"the traced thread ended: {status}"
@@ -65,7 +72,8 @@ def count_system_calls(thread: int, until: Callable[[str], bool]) -> Counter[str
                 if until(name):
                     _call(PTRACE_DETACH, thread, 0)
                     return counts
-                counts[name] += 1
+            elif info.op == EXIT and info.number != -errno.EAGAIN % 2**64:
+                counts[name] += 1  # at an exit, the place of the number has the result
         elif status >> 16 == 0:
             passed_on = stop  # a signal of the thread's own
         _call(PTRACE_SYSCALL, thread, passed_on)
