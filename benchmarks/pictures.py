@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cases
-from benchmarks.sections import cold, memory, one_call, throughput
+from benchmarks.sections import cold, memory, one_call_figures, throughput
 from model_loader_cli.bench.comparison import AGAIN, BACK_TO_BACK, DIRECT, ECHO, IN_PROCESS, RELAYED
 from model_loader_cli.bench.interval import Interval, NothingLeft, interval
 from model_loader_cli.bench.samples import added, alone, pooled
@@ -40,7 +40,7 @@ Draw = Callable[[Any, Samples], None]
 def latency(figure: Any, samples: Samples) -> None:
     """How long calls take: the share of calls that were answered by then."""
     names = [cases.FOUR_BYTES, cases.IMAGE, cases.FLOAT]
-    entries = [entry for name in names if (entry := one_call.entry_of(samples, name))]
+    entries = [entry for name in names if (entry := one_call_figures.entry_of(samples, name))]
     for axes, entry in zip(_row(figure, len(entries)), entries, strict=True):
         for arm, colour in COLOURS.items():
             times = pooled(entry["pairs"], arm, BACK_TO_BACK)
@@ -61,7 +61,7 @@ def payload(figure: Any, samples: Samples) -> None:
     """What a call costs, by the bytes that go in (and as many out)."""
     (axes,) = _row(figure, 1)
     entries = samples["payloads"]
-    first = one_call.entry_of(samples, cases.FOUR_BYTES)
+    first = one_call_figures.entry_of(samples, cases.FOUR_BYTES)
     for arm in (ECHO, DIRECT, RELAYED):
         sizes, values = [], []
         for entry in ([first] if first else []) + list(entries):
@@ -89,7 +89,7 @@ def split(figure: Any, samples: Samples) -> None:
     """Where a call's time goes, beside the echo of the same sizes."""
     entries = [entry for entry in samples["models"] if cases.TAKEN_APART in entry["pairs"][0]]
     for axes, entry in zip(_row(figure, len(entries)), entries, strict=True):
-        known = one_call.parts(entry["pairs"])
+        known = one_call_figures.parts(entry["pairs"])
         left = 0.0
         for name, colour in SPLIT_COLOURS.items():
             try:
@@ -112,28 +112,22 @@ def split(figure: Any, samples: Samples) -> None:
 
 
 def critical_path(figure: Any, samples: Samples) -> None:
-    """From the start of Python to the first answer."""
+    """To the first answer: from the start of Python, and of a warm Python to a running service."""
     (axes,) = _row(figure, 1)
-    labels: list[str] = []
+    paths: dict[str, Mapping[str, float]] = {}
     for entry in samples["models"]:
-        for arm in (IN_PROCESS, cold.SERVICE):
-            label = f"{entry['name']}, {arm}"
-            labels.append(label)
-            left = 0.0
-            known = cold.phases(entry["pairs"], arm)
-            for (name, text), colour in zip(cold.PHASES.items(), PHASE_COLOURS, strict=True):
-                value = known.get(name, 0.0)
-                axes.barh(
-                    [label],
-                    [value],
-                    left=left,
-                    color=colour,
-                    label=text if arm == cold.SERVICE and len(labels) == 2 else None,
-                )
-                left += value
+        name, pairs = entry["name"], entry["pairs"]
+        paths[f"{name}, in process"] = cold.phases(pairs, IN_PROCESS)
+        paths[f"{name}, service"] = cold.phases(pairs, cold.SERVICE)
+        paths[f"{name}, running service"] = cold.warm_phases(pairs)
+    lefts = [0.0] * len(paths)
+    for (phase, text), colour in zip(cold.PHASES.items(), PHASE_COLOURS, strict=True):
+        widths = [path.get(phase, 0.0) for path in paths.values()]
+        axes.barh(list(paths), widths, left=lefts, color=colour, label=text.replace("`", ""))
+        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("ms")
-    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
+    axes.legend(frameon=False, loc="center right")
 
 
 def workers(figure: Any, samples: Samples) -> None:
@@ -187,7 +181,7 @@ PICTURES: Mapping[str, tuple[str, Draw, tuple[float, float]]] = {
     "latency": ("one-call", latency, (10, 3.2)),
     "payload": ("one-call", payload, (6, 3.6)),
     "split": ("one-call", split, (10, 2)),
-    "critical-path": ("cold", critical_path, (8, 3.2)),
+    "critical-path": ("cold", critical_path, (9, 3.2)),
     "workers": ("memory", workers, (8, 3)),
     "crowd": ("throughput", crowd, (6, 3.2)),
 }

@@ -175,6 +175,11 @@ def test_the_command_line_uses_the_clients_public_face() -> None:
     assert not private
 
 
+def test_the_mechanism_of_the_benchmarks_knows_no_service_and_no_model() -> None:
+    # `model-loader bench` and benchmarks/ share it, so it has neither's models nor targets.
+    assert not crossing(room("model_loader_cli.bench"), "loader_service", "model_loader_wire")
+
+
 def test_no_package_imports_the_tests() -> None:
     assert not crossing(list(modules().values()), "tests", "benchmarks", "examples")
 

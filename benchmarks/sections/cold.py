@@ -23,7 +23,7 @@ ARMS = (IN_PROCESS, IN_PROCESS + AGAIN, SERVICE)
 PHASES = {
     "Python": "Python starts",
     "import": "import",
-    "start": "service starts",
+    "start": "service starts, or `connect()`",
     "load": "load",
     "input": "input is made",
     "answer": "first answer",
@@ -108,6 +108,17 @@ def phases(pairs: Pairs, arm: str) -> dict[str, float]:
         for name in PHASES
         if name in pairs[0][arm]["phases"]
     }
+
+
+def warm_phases(pairs: Pairs) -> dict[str, float]:
+    """The steps that are left for a warm Python and a service that runs, median milliseconds."""
+    result = {}
+    for name, part in (("start", "connect"), ("load", "load"), ("answer", "answer")):
+        try:
+            result[name] = alone(pairs, SERVICE, part).median
+        except NothingLeft:
+            return {}
+    return result
 
 
 def tables(samples: Mapping[str, Any]) -> str:

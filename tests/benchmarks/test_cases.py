@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import cases
 from benchmarks.models import SHARED, WRITTEN
-from benchmarks.sections import one_call
+from benchmarks.sections import one_call_figures
 from model_loader_cli.bench.comparison import AGAIN, DIRECT, ECHO, IN_PROCESS
 
 
@@ -16,7 +16,7 @@ def test_every_case_has_a_model_and_its_counts() -> None:
         assert IN_PROCESS + AGAIN in case.arms
     names = [case.name for case in (*cases.CALLS, *cases.PAYLOAD_CASES)]
     assert len(names) == len(set(names))
-    for figure, (case_name, _) in one_call.FIGURES.items():
+    for figure, (case_name, _) in one_call_figures.FIGURES.items():
         (judged,) = [
             case for case in (*cases.CALLS, *cases.PAYLOAD_CASES) if case.name == case_name
         ]

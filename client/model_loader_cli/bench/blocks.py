@@ -16,7 +16,7 @@ from typing import Any
 from .machine import stolen_ticks
 
 WARM_UP_CALLS = 20
-WARM_UP_SECONDS = 2.0
+WARM_UP_SECONDS = 1.0
 """A warm-up ends with whichever comes first; two calls are always made."""
 SPIN_UP_SECONDS = 0.1
 LOOK_EVERY = 1_000_000

@@ -196,11 +196,12 @@ def _document(
 
 def _show(model: Path, report: ml.Report, rows: Sequence[Row], sent: int, answered: int) -> None:
     screen = console()
+    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     screen.print(
         styled(
             (safe(model.name), HEAD),
             (
-                f"  {safe(report.runtime)}, {report.threads} threads, {in_bytes(sent)} in, "
+                f"  {safe(report.runtime)}, {threads}, {in_bytes(sent)} in, "
                 f"{in_bytes(answered)} out; milliseconds, with 95 % intervals",
                 DIM,
             ),
