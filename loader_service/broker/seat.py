@@ -216,7 +216,7 @@ class Seat:
         if is_open(self._inode):
             self.suspect = True
             message = "the worker closed the model's channel, which its client still held"
-            return Failure(Cause.PROTOCOL_VIOLATION, message, model_lost=True)
+            return Failure(Cause.CRASHED, message, model_lost=True)
         return Failure(Cause.CLOSED, "the model's channel was closed", model_lost=True)
 
 

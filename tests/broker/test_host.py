@@ -269,7 +269,7 @@ while True: obey()
             seats[1].drop_channel()  # its client has closed it
             host.ping()
             failure = await lost(seats[0])
-            assert failure.cause is Cause.PROTOCOL_VIOLATION
+            assert failure.cause is Cause.CRASHED
             assert "still held" in failure.message
             assert (await lost(seats[1])).cause is Cause.CLOSED
             assert seats[2].lost is None
