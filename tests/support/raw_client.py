@@ -100,6 +100,15 @@ class Service:
         """Wait for its own end; returns the exit status."""
         return self._process.wait(HANG_SECONDS)
 
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        return self._process.poll()
+
+    def forget(self) -> None:
+        """Let go of one that was killed."""
+        self._life.close()
+        self._log.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -129,8 +138,9 @@ class AttachConnection:
 
     def __init__(self, directory: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(HANG_SECONDS)
+        # Blocking: a connect that has a timeout does not wait where many others wait already.
         self.socket.connect(str(directory / "attach.sock"))
+        self.socket.settimeout(HANG_SECONDS)
 
     def send(self, request: attach.AttachRequest) -> None:
         """Send one message."""
@@ -199,6 +209,11 @@ class RawSession:
         """Send any parts as a load."""
         reply: pb.LoadReply = self.stub.Load(parts, metadata=self.metadata, timeout=HANG_SECONDS)
         return reply
+
+    def begin_load(self, model: bytes, **header: Any) -> Any:
+        """Begin to load a model in one piece; gives gRPC's future of the reply."""
+        parts = load_parts(model, **header)
+        return self.stub.Load.future(parts, metadata=self.metadata, timeout=HANG_SECONDS)
 
     def channel(self, model_id: str) -> socket.socket:
         """Take a model's channel."""
