@@ -112,6 +112,9 @@ def read_output(native: NativeInterpreter, place: Place) -> OutputTensor:
         if 0 in dimensions:
             return OutputTensor(element.data_type, dimensions, _NOTHING)
         raise ModelFailed(f"an output has no data: {error}") from None
+    if element.dtype is not None and array.dtype != element.dtype:
+        # Some kernels give their output another type than the file does.
+        raise ModelFailed(f"an output became {array.dtype}, and the model declares {element.dtype}")
     dimensions = array.shape
     if not dimensions:
         return OutputTensor(element.data_type, (), array.tobytes()[: element.byte_length(1)])

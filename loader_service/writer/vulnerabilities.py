@@ -511,6 +511,98 @@ def radius_below_zero() -> bytes:
     )
 
 
+def slice_outside() -> bytes:
+    """A slice that begins at 2²⁴ of 4: the kernel reads there."""
+    return _one(
+        Op.SLICE,
+        lambda graph: [
+            graph.input("x", _FLOAT, (4, 4)),
+            _ints(graph, "begin", 2**24, 0),
+            _ints(graph, "size", 2, 3),
+        ],
+        (2, 3),
+    )
+
+
+def reversed_too_far() -> bytes:
+    """A sequence of 2³¹ - 1 elements to reverse, of 3: the kernel reads there."""
+    return _one(
+        Op.REVERSE_SEQUENCE,
+        lambda graph: [graph.input("x", _FLOAT, (2, 3)), _ints(graph, "lengths", 1, 2**31 - 1)],
+        (2, 3),
+        seq_dim=1,
+        batch_dim=0,
+    )
+
+
+def more_images_than_made() -> bytes:
+    """255 images, transposed into room for 1."""
+    return _one(
+        Op.TRANSPOSE_CONV,
+        lambda graph: [
+            _ints(graph, "shape", 1, 8, 8, 3),
+            _zeros(graph, "weights", 3, 2, 2, 2),
+            graph.input("x", _FLOAT, (255, 4, 4, 2)),
+        ],
+        (1, 8, 8, 3),
+        stride_w=2,
+        stride_h=2,
+    )
+
+
+def transposed_too_far() -> bytes:
+    """An image of 4 x 4, transposed into 65536 rows by a stride of 2."""
+    return _one(
+        Op.TRANSPOSE_CONV,
+        lambda graph: [
+            _ints(graph, "shape", 1, 65536, 8, 3),
+            _zeros(graph, "weights", 3, 2, 2, 2),
+            graph.input("x", _FLOAT, (1, 4, 4, 2)),
+        ],
+        (1, 65536, 8, 3),
+        stride_w=2,
+        stride_h=2,
+    )
+
+
+def channels_of_an_open_batch() -> bytes:
+    """As `mismatched_channels`, with a batch that is open: tflite-runtime divided by zero."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    x = graph.input("x", _FLOAT, (1, 2, 2, 255), shape_signature=(-1, 2, 2, 255))
+    operands = [x, _zeros(graph, "weights", 12, 1, 1, 1), _zeros(graph, "bias", 12)]
+    y = graph.tensor("y", _FLOAT, (1, 2, 2, 12), shape_signature=(-1, 2, 2, 12))
+    graph.operator(Op.CONV_2D, operands, [y], stride_w=1, stride_h=1)
+    graph.output(y)
+    return model.write()
+
+
+def convolution_without_bias() -> bytes:
+    """DEPTHWISE_CONV_2D of two inputs: both runtimes follow the bias that is not there."""
+    return _one(
+        Op.DEPTHWISE_CONV_2D,
+        lambda graph: [graph.input("x", _FLOAT, (1, 4, 4, 2)), _zeros(graph, "w", 1, 2, 2, 2)],
+        (1, 4, 4, 2),
+        stride_w=1,
+        stride_h=1,
+        depth_multiplier=1,
+    )
+
+
+def output_of_nothing() -> bytes:
+    """A string output, and no operator that makes it: reading it crashes LiteRT."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    graph.input("x", TensorType.STRING, (4,))
+    graph.output(graph.tensor("y", TensorType.STRING, (4,)))
+    return model.write()
+
+
+def softmax_of_nothing() -> bytes:
+    """SOFTMAX over a dimension of size 0: tflite-runtime crashes."""
+    return _one(Op.SOFTMAX, lambda graph: [graph.input("x", _FLOAT, (2, 0))], (2, 0), beta=1.0)
+
+
 class Regression(NamedTuple):
     """A model, the report that it stands for, and what the refusal says."""
 
@@ -575,6 +667,20 @@ REGRESSIONS = (
         pool_larger_than_image, "a crash of tflite-runtime 2.14", "dimension 1 becomes 0, and"
     ),
     Regression(radius_below_zero, "a crash of both runtimes", "its radius is -1"),
+    Regression(slice_outside, "a crash of both runtimes", "takes 2 from 16777216 of 4"),
+    Regression(
+        reversed_too_far, "a crash of both runtimes", "reverses 2147483647 [(]and 1[)] of 3"
+    ),
+    Regression(more_images_than_made, "an abort of tflite-runtime 2.14", "makes 1 images of 255"),
+    Regression(
+        transposed_too_far, "a crash of tflite-runtime 2.14", "becomes 32768, and its image"
+    ),
+    Regression(
+        channels_of_an_open_batch, "class: division by zero", "12 filters do not divide into 255"
+    ),
+    Regression(convolution_without_bias, "a crash of both runtimes", "takes 2 inputs"),
+    Regression(output_of_nothing, "a crash of LiteRT 2.3.0", "'y': an output .* nothing produces"),
+    Regression(softmax_of_nothing, "a crash of tflite-runtime 2.14", "goes over no elements"),
     Regression(stride_of_zero, "class: division by zero", "stride_w is 0"),
     Regression(huge_scratch, "class: huge scratch", "the unrolled image would take"),
     Regression(strings_out_of_order, "class: string buffers", "out of order or range"),

@@ -74,7 +74,7 @@ def _check_subgraph(model: Model, graph: Subgraph) -> None:
                 )
     for index in graph.outputs:
         tensor = graph.tensors[index]
-        if index not in readable and tensor.record["buffer"] == 0 and graph.operators:
+        if index not in readable and tensor.record["buffer"] == 0:
             place = model.tensor_place(graph, index)
             raise InvalidModel(f"{place}: an output of the model that nothing produces")
 

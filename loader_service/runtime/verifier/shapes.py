@@ -200,6 +200,13 @@ def _strided_slice(look: Look) -> Iterator[str]:
 
 def _slice(look: Look) -> Iterator[str]:
     begin, size, rank = look.constant(1), look.constant(2), look.rank(0)
+    shape = look.dimensions(0)
+    if shape is not None and begin is not None and len(begin) == len(shape):
+        # A size of -1 goes to the end, as every size does that begins there.
+        sizes = size if size is not None and len(size) == len(shape) else (-1,) * len(shape)
+        for number, there in enumerate(shape):
+            if there >= 0 and begin[number] + max(sizes[number], 0) > there:
+                yield f"takes {sizes[number]} from {begin[number]} of {there} in dimension {number}"
     for name, values, least in (("begin", begin, 0), ("size", size, -1)):
         if values is None:
             continue
@@ -226,6 +233,11 @@ def _unpacked_weights(look: Look) -> Iterator[str]:
 def _reverse_sequence(look: Look) -> Iterator[str]:
     for name in ("seq_dim", "batch_dim"):
         yield from axis_broken(look.option(name), look.rank(0), name)
+    lengths, shape, along = look.constant(1), look.dimensions(0), look.option("seq_dim")
+    if lengths and shape is not None and -len(shape) <= along < len(shape):
+        most = shape[along]
+        if min(lengths) < 0 or max(lengths) > most >= 0:
+            yield f"reverses {max(lengths)} (and {min(lengths)}) of {most}"
 
 
 def _gather(look: Look) -> Iterator[str]:
@@ -240,6 +252,12 @@ def _gather(look: Look) -> Iterator[str]:
             yield f"gathers index {max(indices)} (and {min(indices)}) of {size}"
 
 
+def _softmax(look: Look) -> Iterator[str]:
+    shape = look.dimensions(0)
+    if shape and shape[-1] == 0:
+        yield "goes over no elements"
+
+
 _REDUCERS = (
     Op.MEAN, Op.SUM, Op.REDUCE_ALL, Op.REDUCE_ANY, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.REDUCE_PROD,
     Op.REVERSE_V2, Op.CUMSUM, Op.ARG_MAX, Op.ARG_MIN,
@@ -247,6 +265,8 @@ _REDUCERS = (
 
 SHAPES: Mapping[Op, Rule] = {
     **dict.fromkeys(_REDUCERS, _axes_of(1)),
+    Op.SOFTMAX: _softmax,
+    Op.LOG_SOFTMAX: _softmax,
     Op.EXPAND_DIMS: _expand_dims,
     Op.CONCATENATION: _concatenation,
     Op.PACK: _pack,

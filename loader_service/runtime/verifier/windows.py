@@ -65,11 +65,15 @@ def _result(look: Look, channels: int) -> Iterator[str]:
 
 def _moved(look: Look, window: tuple[int, int]) -> Iterator[str]:
     """Height and width of the output follow from the image's: XNNPACK makes room by the file."""
-    image, result = look.dimensions(0), look.output_dimensions()
-    if image is None or result is None or not len(image) == len(result) == 4:
-        return
+    yield from _windows(look, look.dimensions(0), window, look.output_dimensions(), "its output")
+
+
+def _windows(
+    look: Look, image: Shape | None, window: tuple[int, int], result: Shape | None, what: str
+) -> Iterator[str]:
+    """As many windows as fit the image, by strides and padding, are in the result."""
     strides = (look.option("stride_h"), look.option("stride_w"))
-    if min(strides) < 1:
+    if image is None or result is None or not len(image) == len(result) == 4 or min(strides) < 1:
         return
     for number, (size, stride) in enumerate(zip(window, strides, strict=True), start=1):
         if image[number] < 0:
@@ -77,7 +81,7 @@ def _moved(look: Look, window: tuple[int, int]) -> Iterator[str]:
         covered = size if look.option("padding") == _VALID else 1
         moved = max((image[number] - covered + stride) // stride, 0)
         if result[number] not in (-1, moved):
-            yield f"dimension {number} becomes {moved}, and its output has {result[number]}"
+            yield f"dimension {number} becomes {moved}, and {what} has {result[number]}"
 
 
 def _dilated(look: Look, weights: Shape) -> tuple[int, int]:
@@ -93,13 +97,13 @@ def _convolution(look: Look) -> Iterator[str]:
     yield from _padding(look)
     yield from _image(look, 0, 4)
     yield from _filter(look, 1, 4)
-    weights, image, result = look.shape(1), look.shape(0), look.output_shape()
+    weights, image, result = look.shape(1), look.dimensions(0), look.output_shape()
     if weights is None or len(weights) != 4 or min(weights) < 1:
         return
     yield from _bias(look, 2, weights[0])
     yield from _result(look, weights[0])
     yield from _moved(look, _dilated(look, weights))
-    if image is not None and len(image) == 4:
+    if image is not None and len(image) == 4 and image[3] >= 0:
         if image[3] < 1 or image[3] % weights[3]:
             yield f"{image[3]} channels do not divide into groups of {weights[3]}"
         elif weights[0] % (image[3] // weights[3]):
@@ -115,13 +119,15 @@ def _depthwise(look: Look) -> Iterator[str]:
     yield from _padding(look)
     yield from _image(look, 0, 4)
     yield from _filter(look, 1, 4)
-    weights, image = look.shape(1), look.shape(0)
+    weights, image = look.shape(1), look.dimensions(0)
     if weights is None or len(weights) != 4 or min(weights) < 1:
         return
     yield from _bias(look, 2, weights[3])
     yield from _result(look, weights[3])
     yield from _moved(look, _dilated(look, weights))
-    if image is not None and len(image) == 4 and (image[3] < 1 or weights[3] % image[3]):
+    if image is None or len(image) != 4 or image[3] < 0:
+        return
+    if image[3] < 1 or weights[3] % image[3]:
         yield f"{weights[3]} filters do not divide into {image[3]} channels"
 
 
@@ -146,10 +152,15 @@ def _transposed(look: Look) -> Iterator[str]:
     sizes = look.constant(0)
     if sizes is not None and (len(sizes) != 4 or min(sizes) < 1):
         yield f"its output shape is {sizes}"
+    image = look.dimensions(2)
+    if sizes is not None and image and len(sizes) == 4 and image[0] not in (-1, sizes[0]):
+        yield f"makes {sizes[0]} images of {image[0]}"
     weights = look.shape(1)
     if weights is not None and len(weights) == 4:
         yield from _bias(look, 3, weights[0])
         yield from _result(look, weights[0])
+        # It is a convolution backwards: forwards, its output makes its image.
+        yield from _windows(look, sizes, weights[1:3], image, "its image")
 
 
 def _convolution_3d(look: Look) -> Iterator[str]:

@@ -18,7 +18,7 @@ from tests.fuzz.models.footprint import at_rest, cgroup_folders, leaks, settled
 from tests.fuzz.models.mutants import Maker, Mutant
 from tests.fuzz.models.tally import Tally
 from tests.fuzz.report import Progress
-from tests.support.processes import children, describe, wait_until_empty
+from tests.support.processes import children, describe, reap_ended, wait_until_empty
 
 LIMITS = ml.Limits(
     memory_bytes=256 << 20,
@@ -66,10 +66,12 @@ class Campaign:
         self._stopped = threading.Event()
         self._turn = threading.Lock()
         self._ended = 0
+        self._others: frozenset[int] = frozenset()
 
     def run(self, mutants: int, seconds: float | None = None) -> None:
         """Send that many mutants, or as many as the seconds allow."""
         started = time.monotonic()
+        self._others = frozenset(children())
         with ml.embed(runtime=self._runtime, limits=LIMITS, origin=ORIGIN) as connection:
             broker = connection.broker_pid
             assert broker is not None
@@ -169,10 +171,15 @@ class Campaign:
                 self._tally.find("wrong answers of the healthy model", wrong)
         self._tally.fact("right answers of the healthy model", bystander.asked)
         self._tally.fact("milliseconds of its slowest answer", round(1000 * bystander.slowest))
-        if left := wait_until_empty(children, ENDING_SECONDS):
+        if left := wait_until_empty(self._left, ENDING_SECONDS):
             self._tally.find("leaks", f"processes after the end: {describe(left)}", len(left))
         for folder in cgroup_folders(broker):
             self._tally.find("leaks", f"a cgroup after the end: {folder.name}")
+
+    def _left(self) -> list[int]:
+        """What this process has for children now, and had not at the beginning."""
+        reap_ended()
+        return sorted(set(children()) - self._others)
 
 
 def alive(pid: int) -> bool:
