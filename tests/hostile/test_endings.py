@@ -63,6 +63,18 @@ def test_leaving_in_the_middle_of_a_load_or_an_inspection_is_a_crash(
     assert found["failure"]["cause"] == "crashed"
 
 
+def test_it_is_one_in_a_process_that_holds_several_models_too() -> None:
+    with ProbeService(isolation="origin") as service:
+        leaving, other = service.probe(), service.probe()
+        assert leaving.pid == other.pid
+        assert isinstance(loss(leaving), ml.OperationError)
+        lost = other.model.lost
+        assert lost is not None
+        assert lost.reason == "crashed"
+        with service.probe() as next_one:
+            assert next_one.works()
+
+
 def test_it_is_counted() -> None:
     with ProbeService(crash_loop_deaths=2) as service:
         loader = ml.MLModelLoader(ml.create_context(connection=service.connection))

@@ -73,9 +73,9 @@ def share(mine: Sequence[int], theirs: Sequence[int]) -> float:
     return (now[0] - before[0]) / (sum(now) - sum(before))
 
 
-def probe_of(connection: ml.Connection) -> Probe:
+def probe_of(connection: ml.Connection, limits: ml.Limits | None = None) -> Probe:
     """A worker of this connection's origin."""
-    loader = ml.MLModelLoader(ml.create_context(connection=connection))
+    loader = ml.MLModelLoader(ml.create_context(connection=connection, limits=limits))
     return Probe(loader.load(model_with()))
 
 
@@ -143,10 +143,10 @@ def test_a_user_whose_every_origin_spins_leaves_another_user_their_half() -> Non
 
 
 def test_a_quota_of_a_model_holds_while_it_spins() -> None:
-    """Of one processor, over a time that the kernel measures: its own count of what others got."""
-    with ProbeService(limits={**LIMITS, "cpu_percent": 20}) as service:
+    """By the kernel's count of what it got, over at least so long as a test sleeps."""
+    with ProbeService(limits=LIMITS) as service:
         hierarchy_of(service)
-        with spinning([service.probe()]) as (pid,):
+        with spinning([probe_of(service.connection, ml.Limits(cpu_percent=20))]) as (pid,):
             process = psutil.Process(pid)
             began, before = time.monotonic(), sum(process.cpu_times()[:2])
             while time.monotonic() < began + 1:

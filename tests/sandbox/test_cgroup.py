@@ -74,6 +74,24 @@ def test_memory_beyond_the_limit_is_an_oom_kill_that_is_counted(tree: Tree) -> N
     assert group.remove()
 
 
+def test_a_level_says_what_it_uses_and_the_tree_what_it_may(tree: Tree) -> None:
+    needs(tree, "memory")
+    assert tree.memory_usage("user-1") == 0
+    used: list[int | None] = []
+
+    def grow() -> int:
+        held = bytearray(16 << 20)
+        used.extend(tree.memory_usage(path) for path in ("user-1/origin-a", "user-1", ""))
+        return not all(use is not None and use >= len(held) for use in used)
+
+    _, status = inside(tree, "user-1/origin-a/worker-1", GroupLimits(), grow)
+    assert status == 0
+    above = tree.memory_above()
+    with Tree(tree.files, {"memory": tree.roots["memory"] / "user-1" / "below"}) as below:
+        tree.limit("user-1", GroupLimits(memory_bytes=64 << 20))
+        assert below.memory_above() == min(64 << 20, above or 64 << 20)
+
+
 def test_a_limit_above_holds_for_all_below_and_the_victims_group_counts(tree: Tree) -> None:
     needs(tree, "memory")
     tree.limit("user-1", GroupLimits(memory_bytes=32 << 20))

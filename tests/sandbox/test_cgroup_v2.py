@@ -103,6 +103,21 @@ def test_limits_are_written_at_each_level(kernel: Kernel) -> None:
     assert (root / group.path / "cgroup.subtree_control").read_text() == ""
 
 
+def test_a_level_says_what_it_uses_and_the_tree_what_it_may(kernel: Kernel) -> None:
+    tree = cgroup.discover_version_2(kernel.root)
+    assert tree is not None
+    tree.create("user-1/origin-a/worker-1", GroupLimits())
+    assert tree.memory_usage("user-1/origin-a") == tree.memory_usage("") == 4096
+    assert tree.memory_usage("user-2") == 0
+    assert tree.memory_above() is None
+    # The tightest of the group that the service is in and those above it.
+    (kernel.root / "memory.max").write_text("9000\n")
+    (kernel.root.parent / "memory.max").write_text("5000\n")
+    assert tree.memory_above() == 5000
+    (kernel.root.parent / "memory.max").write_text("max\n")
+    assert tree.memory_above() == 9000
+
+
 def test_counters_are_read(kernel: Kernel) -> None:
     tree = cgroup.discover_version_2(kernel.root)
     assert tree is not None
