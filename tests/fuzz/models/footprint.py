@@ -91,7 +91,8 @@ def cgroup_folders(broker: int) -> list[Path]:
     found = []
     for parent in parents:
         for tree in parent.glob(f"model-loader-{broker}-*"):
-            found += [tree, *(path for path in tree.rglob("*") if path.is_dir())]
+            # What goes while it is looked at is passed over.
+            found += [Path(folder) for folder, _, _ in os.walk(tree)]
     return found
 
 
