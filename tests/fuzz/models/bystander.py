@@ -22,6 +22,13 @@ class Bystander:
 
     def __init__(self, connection: ml.Connection, slack_seconds: float) -> None:
         """Load the model and learn its answers, before anything hostile is about."""
+        self.asked = 0
+        self.wrong: list[str] = []
+        """What was wrong with an answer, or the error that came instead."""
+        self.slowest = 0.0
+        """Seconds of the longest call."""
+        self.since = time.monotonic()
+        """When the call under way began, or the last one ended."""
         self._model = ml.MLModelLoader(ml.create_context(connection=connection)).load(
             warm_up_model()
         )
@@ -33,13 +40,6 @@ class Bystander:
         self._slack = slack_seconds
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=ORIGIN, daemon=True)
-        self.asked = 0
-        self.wrong: list[str] = []
-        """What was wrong with an answer, or the error that came instead."""
-        self.slowest = 0.0
-        """Seconds of the longest call."""
-        self.since = time.monotonic()
-        """When the call under way began, or the last one ended."""
 
     def start(self) -> None:
         """Ask from now on."""
