@@ -23,6 +23,8 @@ MESSAGE_LENGTH = 1 << 20
 """Longest message that is read from the service, in bytes."""
 ANSWER_SECONDS = 10.0
 """A live service answers within this time."""
+CONNECT_TIME = struct.pack("@ll", int(ANSWER_SECONDS), 0)
+"""The same as the kernel's timeval."""
 LENGTH = struct.Struct("<I")
 CREDENTIALS = struct.Struct("3i")
 
@@ -42,8 +44,10 @@ class AttachConnection:
         self._finalizer = weakref.finalize(self, self._socket.close)
         _fork.close_in_child(self)
         try:
-            self._socket.settimeout(ANSWER_SECONDS)
+            # With a timeout of Python's a connect would fail at once where others wait, too.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, CONNECT_TIME)
             self._socket.connect(str(directory / ATTACH_SOCKET))
+            self._socket.settimeout(ANSWER_SECONDS)
             self._check_server(broker_pid)
         except OSError as error:
             self.close()

@@ -44,7 +44,7 @@ class Limits:
     calls_in_flight: int | None = None
     """Calls of one principal that the service relays at a time, waiting ones included."""
     bytes_in_flight: int | None = None
-    """Inputs of those calls together."""
+    """Inputs of those calls together; apart from them, their replies that were not taken yet."""
     load_seconds: float | None = None
     """From the first byte of a model to its being ready."""
     compute_seconds: float | None = None

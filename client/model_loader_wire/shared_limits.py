@@ -44,7 +44,7 @@ class SharedLimits:
     origin_bytes_in_flight: int | None = None
     """Inputs of one origin's relayed calls together."""
     total_bytes_in_flight: int = 2 << 30
-    """Inputs of all relayed calls together."""
+    """Inputs of all relayed calls together; apart from them, replies that were not taken yet."""
     attach_connections: int = 256
     """Connections of one principal to the attach socket at a time; users who may not attach count
     as one principal."""

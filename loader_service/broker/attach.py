@@ -62,12 +62,15 @@ class AttachServer:
         self._socket.bind(path)
         # Anybody may knock; who may come in is decided by uid.
         os.chmod(path, 0o666)
-        self._socket.listen(64)
+        # As many as the kernel lets: one user must not fill the queue in which others wait, too.
+        self._socket.listen(socket.SOMAXCONN)
 
     async def serve(self) -> None:
         """Accept until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            # One who connects without end must not keep the loop from all else.
+            await asyncio.sleep(0)
             try:
                 connection, _ = await loop.sock_accept(self._socket)
             except OSError as error:

@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from loader_service.broker.attach import AttachServer
-from loader_service.broker.calls import Calls, Receiving
+from loader_service.broker.calls import Calls, Passing
 from loader_service.broker.decoding import Decoding
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
@@ -52,7 +52,7 @@ class Broker:
         self._supervisor = Supervisor(settings, self._descriptors, tree, zygote)
         self._loading = Loading(settings, self._sessions, self._supervisor)
         self._in_flight = InFlight(settings)
-        self._receiving = Receiving(settings)
+        self._passing = Passing(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
         self._attach: AttachServer | None = None
@@ -96,7 +96,7 @@ class Broker:
             self._sessions.service_ends()
             servers = [server for server, _ in self._servers.values()]
             await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
-            self._receiving.stop()
+            self._passing.stop()
             await self._supervisor.stop()
         finally:
             self._directory.remove()
@@ -114,7 +114,7 @@ class Broker:
                 server = grpc.aio.server(
                     options=grpc_options(self._settings, self._descriptors.grpc_connections),
                     interceptors=[
-                        Calls(principal, self._settings, self._receiving),
+                        Calls(principal, self._settings, self._passing),
                         Decoding(),
                     ],
                     # More than Calls lets through, so that a call over its limit is told so.

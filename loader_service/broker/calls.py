@@ -15,7 +15,7 @@ import grpc
 from loader_service.broker.edge import Context, abort
 from loader_service.broker.groups import Owner
 from loader_service.broker.memory import of_this_machine, own_bytes, return_free_memory
-from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.outstanding import Outstanding, bounds
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.settings import Settings
 from model_loader_wire.causes import Cause, Failure
@@ -30,11 +30,17 @@ Handler = Any
 """A grpc.RpcMethodHandler, which gRPC does not type."""
 
 
-class Receiving:
-    """All messages of all principals that are on their way into the broker's memory."""
+class Passing:
+    """The messages of all principals that are on their way, in the broker's memory."""
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.broker_memory_bytes or min(MOST_BYTES, of_this_machine() // 2)
+        self.replies = Outstanding(
+            "bytes_in_flight",
+            "too many bytes of replies that were not taken",
+            total=bounds(settings, "bytes_in_flight")[1],
+        )
+        """Replies that their callers have not taken yet."""
         self._calls: set[Call] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -92,6 +98,9 @@ class Call:
             await answer()
         except Refusal as refusal:
             await abort(self._context, refusal.failure)
+        except grpc.aio.InternalError:
+            # The caller has left: nobody is to be told anything, and the log least of all.
+            raise asyncio.CancelledError from None
         except asyncio.CancelledError:
             if self._refusal is None or self._task is None:
                 raise
@@ -102,12 +111,11 @@ class Call:
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands before every method of one principal's socket."""
 
-    def __init__(self, principal: int, settings: Settings, receiving: Receiving) -> None:
+    def __init__(self, principal: int, settings: Settings, passing: Passing) -> None:
         self._owner = Owner(principal, "")
         self._settings = settings
-        self._receiving = receiving
+        self._passing = passing
         self._count = Outstanding("calls_at_a_time", "too many calls at a time")
-        self._replies = Outstanding("bytes_in_flight", "too many bytes of replies at a time")
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler]], handler_call_details: Any
@@ -130,42 +138,40 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     ) -> None:
         with self._count.held(self._owner, 1, self._settings.calls_at_a_time):
             received = self._watched(call, requests)
-            request = received if handler.request_streaming else await self._only(received)
+            request = received if handler.request_streaming else await self._one_of(received)
             if handler.response_streaming:
                 method = handler.stream_stream or handler.unary_stream
                 await method(request, context)
                 return
             method = handler.stream_unary or handler.unary_unary
             reply = await method(request, context)
-            size, most = reply.ByteSize(), self._settings.limits.bytes_in_flight or 0
-            with self._replies.held(self._owner, size, most):
-                await self._in_time(context.write(reply), "take the reply")
+            most = self._settings.limits.bytes_in_flight or 0
+            with self._passing.replies.held(self._owner, reply.ByteSize(), most):
+                # As long as the caller takes: gRPC drops a reply only with its connection.
+                await context.write(reply)
 
     async def _watched(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Yield the messages; what is still on its way can be refused."""
         while True:
-            self._receiving.begin(call)
+            self._passing.begin(call)
             try:
                 request = await anext(requests, None)
             finally:
-                self._receiving.end(call)
+                self._passing.end(call)
             if request is None:
                 return
             yield request
 
-    async def _only(self, received: AsyncIterator[Any]) -> Any:
+    async def _one_of(self, received: AsyncIterator[Any]) -> Any:
         """Return the one message of a call; raises Refusal."""
-        request = await self._in_time(anext(received, None), "send the message")
-        if request is None:
-            raise refuse(Cause.INVALID_INPUT, "this call is one message, and none came")
-        return request
-
-    async def _in_time(self, step: Awaitable[Any], what: str) -> Any:
         seconds = self._settings.message_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await step
+                request = await anext(received, None)
         except TimeoutError:
-            message = f"the caller did not {what} within message_seconds = {seconds:g}"
+            message = f"the call's message did not come within message_seconds = {seconds:g}"
             failure = Failure(Cause.TIMEOUT, message, "message_seconds", seconds, seconds)
             raise Refusal(failure) from None
+        if request is None:
+            raise refuse(Cause.INVALID_INPUT, "this call is one message, and none came")
+        return request

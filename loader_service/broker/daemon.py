@@ -37,7 +37,7 @@ FLAGS = {
     "more waits",
     "claim_seconds": "a model whose channel nobody asked for by then is closed",
     "handshake_seconds": "how long a connection may be open before it has said who it is",
-    "message_seconds": "how long a call's one message may take to come, and its reply to be taken",
+    "message_seconds": "how long a call's one message may take to come",
 }
 """Settings with flags of their own that are numbers."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -69,8 +70,16 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
         super().close()
 
 
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """Leave out what a client sent, which gRPC logs with a traceback."""
+    return not record.getMessage().startswith("Invalid encoding")
+
+
 def configure(level: str, bytes_per_minute: int, form: str) -> None:
-    """Let everything that is logged go to stderr, within the bound."""
+    """Let everything that is logged go to stderr, within the bound; before gRPC is imported."""
+    # Its C core writes to stderr by itself, a line for each wrong header that a client sends.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_clients_fault)
     logging.basicConfig(
         level=level, format=form, handlers=[BoundedHandler(sys.stderr, bytes_per_minute)]
     )

@@ -74,7 +74,7 @@ class Settings(SharedLimits):
     leaving_seconds: float = 0.5
     """How long a load above the number of models waits for one to be gone."""
     message_seconds: float = 30
-    """Longest wait for the one message of a call, or for its reply to be taken."""
+    """Longest wait for the one message of a call."""
     handshake_seconds: float = 5
     """From connecting to the first message on the attach socket."""
     memory_watch_seconds: float = 0.1
