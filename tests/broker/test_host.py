@@ -232,16 +232,11 @@ def test_a_host_that_breaks_the_protocol_is_killed_with_all_its_models(name: str
     run(test)
 
 
-def test_a_host_that_floods_with_what_it_may_say_once_is_killed() -> None:
+@pytest.mark.parametrize("message", ["CLOSED", "GONE", "LOADED"])
+def test_a_host_that_floods_with_what_it_may_say_once_is_killed(message: str) -> None:
     async def test() -> None:
-        script = (
-            f"{OBEDIENT.replace('while True: obey()', '')}\n"
-            + """
-while obey() != CLOSE: pass
-while True: said(CLOSED, 0)
-"""
-        )
-        async with fake_host(script, COUNT) as host:
+        script = f"{READY}{OBEY}\nfor _ in range(6): obey()\ntake()\n"
+        async with fake_host(f"{script}while True: said({message}, 0)", COUNT) as host:
             await host.begin(HOST)
             seats = [await loaded(host) for _ in range(2)]
             await seats[0].end(CLOSED)
