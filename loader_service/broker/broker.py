@@ -83,6 +83,8 @@ class Broker:
         )
         for layer, reason in self._supervisor.missing.items():
             log.warning("this host does not give the layer %s: %s", layer, reason)
+        if self._settings.isolation == "origin":
+            log.warning("the models of an origin share a process, as it was asked for")
 
     async def stop(self) -> None:
         """End every session, worker and server, and remove the directory."""

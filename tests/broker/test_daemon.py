@@ -81,6 +81,11 @@ def test_help_names_each_limit_with_its_default() -> None:
         (["--allow-user", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
         (["--embedder", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
         (["--runtime", "onnx"], "invalid choice: 'onnx'"),
+        (["--isolation", "none"], "invalid choice: 'none'"),
+        (
+            ["--isolation", "origin", "--models-per-origin", "241"],
+            "with isolation 'origin' models_per_origin is at most 240, not 241",
+        ),
         (["--crash-loop-deaths", "0"], "crash_loop_deaths must be above zero, not 0"),
         (["--stderr-bytes-per-second", "0"], "stderr_bytes_per_second must be above zero, not 0"),
         (["--no-such-flag"], "unrecognized arguments"),
@@ -154,6 +159,18 @@ def test_each_flag_is_in_force_and_a_second_daemon_is_status_3(short_folder: Pat
                 end(process, signal.SIGTERM)
                 assert channel.recv(1) == b""
     assert not path.exists()
+
+
+def test_isolation_by_origin_is_in_force_and_in_the_log(short_folder: Path) -> None:
+    path = short_folder / "service"
+    with running(path, "--isolation", "origin") as process:
+        with RawSession(path) as session:
+            replies = [session.load(small.add()) for _ in range(2)]
+            assert all(reply.isolation.shared for reply in replies)
+            assert len({reply.isolation.worker_pid for reply in replies}) == 1
+        process.terminate()
+        assert process.stderr is not None
+        assert "the models of an origin share a process" in process.stderr.read()
 
 
 def end(process: subprocess.Popen[str], number: int) -> None:

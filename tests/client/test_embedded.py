@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,18 @@ def test_embedded_service_has_its_settings_and_ends_with_its_connection() -> Non
     assert pid is not None
     assert gone(pid)
     connection.close()
+
+
+@pytest.mark.parametrize("name", ["runtime", "operators", "isolation"])
+def test_a_choice_that_there_is_not(name: str) -> None:
+    choices: dict[str, Any] = {name: "none"}
+    with pytest.raises(ml.ConstraintError, match=f"{name} must be one of .*, not 'none'"):
+        ml.embed(**choices)
+
+
+def test_more_models_than_a_shared_process_can_hold() -> None:
+    with pytest.raises(ml.DataError, match="at most 240, not 241"):
+        ml.embed(isolation="origin", limits=Limits(models_per_origin=241))
 
 
 def run(body: str, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
