@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -32,8 +31,6 @@ from model_loader_wire.limits import Limits
 
 if TYPE_CHECKING:
     from loader_service.broker.host import Host
-
-log = logging.getLogger("model_loader.seat")
 
 
 class Stage(Enum):

@@ -191,9 +191,10 @@ class Tree:
         """
         if self._limits.get(path) == limits:
             return
-        self._limits[path] = limits
         if any((root / path).is_dir() for root in self.roots.values()):
             self._apply(path, limits)
+        # Last: what the kernel refused is tried again.
+        self._limits[path] = limits
 
     def limits_of(self, path: str) -> GroupLimits:
         """Return what was set for a level."""

@@ -189,6 +189,16 @@ def test_a_share_larger_than_the_levels_above_is_cut_to_theirs(tree: Tree) -> No
     assert int(throttled[throttled.index("nr_throttled") + 1]) >= 1
 
 
+def test_a_limit_that_the_kernel_refused_is_tried_again(tree: Tree) -> None:
+    needs(tree, "pids")
+    group = tree.create("refused", GroupLimits(pids=10))
+    for _ in range(2):
+        with pytest.raises(OSError, match="Invalid argument"):
+            group.limit(GroupLimits(pids=-5))
+    group.limit(GroupLimits(pids=11))
+    assert group.remove()
+
+
 def test_limits_can_be_changed_up_and_down(tree: Tree) -> None:
     needs(tree, "memory")
     group = tree.create("user-1/origin-a/worker-1", GroupLimits(memory_bytes=64 << 20))
