@@ -50,7 +50,7 @@ class Broker:
         self._sessions = Sessions(settings)
         self._descriptors = Descriptors(settings)
         self._supervisor = Supervisor(settings, self._descriptors, tree, zygote)
-        self._loading = Loading(settings, self._sessions, self._supervisor)
+        self._loading = Loading(settings, self._descriptors, self._sessions, self._supervisor)
         self._in_flight = InFlight(settings)
         self._passing = Passing(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}

@@ -15,6 +15,7 @@ from model_loader_wire.causes import Cause
 OF_A_WORKER = 8
 """Control socket, channel, stderr and pidfd of a worker, and the other ends while it is made."""
 OF_A_CONNECTION = 1
+OF_AN_OFFER = 1
 RESERVE = 32
 """Kept free: what has begun must not fail in its middle."""
 OPEN = "/proc/self/fd"

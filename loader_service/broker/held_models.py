@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 
+from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.model_store import ModelStore
 from loader_service.broker.offers import Offers
 from loader_service.broker.outstanding import Outstanding
-from loader_service.broker.refusal import over_limit, refuse
+from loader_service.broker.refusal import refuse
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
+from loader_service.broker.upload import check_size
 from model_loader_wire.causes import Cause
 
 
 class HeldModels:
     """What each session may load by a name instead of its bytes."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, uploads: Outstanding) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: Sessions,
+        uploads: Outstanding,
+        descriptors: Descriptors,
+    ) -> None:
+        self._descriptors = descriptors
         self._settings = settings
         self._sessions = sessions
         self._uploads = uploads
@@ -28,23 +37,26 @@ class HeldModels:
     def offer(self, session: Session, descriptor: int, size: int) -> bytes:
         """Take over a client's sealed memory; returns the offer's name. Raises Refusal."""
         content = ModelBytes(descriptor)
-        if content.size != size:
-            raise refuse(
-                Cause.INVALID_INPUT, f"{size} bytes were announced, {content.size} were offered"
-            )
-        limits = self._settings.limits
-        most = limits.model_bytes or 0
-        if size > most:
-            raise over_limit("model_bytes", size, most, "the model is too large")
+        try:
+            if content.size != size:
+                raise refuse(
+                    Cause.INVALID_INPUT,
+                    f"{size} bytes were announced, {content.size} were offered",
+                )
+            limits = self._settings.limits
+            check_size(size, limits)
+        except BaseException:
+            content.close()
+            raise
         return self._offers_of(session).add(content, limits.upload_bytes or 0)
 
     def find(self, session: Session, sha256: bytes) -> bytes:
         """Return the name of bytes that the session's origin has loaded before, or none (empty)."""
         content = self._store.find(_owner(session), sha256)
-        return b"" if content is None else self._offers_of(session).add(content, None)
+        return b"" if content is None else self._offers_of(session).add(content.copy(), None)
 
     def take(self, session: Session, name: bytes) -> ModelBytes:
-        """Return the bytes of that name, which is then used up; raises Refusal for another."""
+        """Hand over the bytes of that name, which is then used up; raises Refusal for another."""
         return self._offers_of(session).take(name)
 
     def keeps(self, size: int) -> bool:
@@ -61,7 +73,7 @@ class HeldModels:
         offers = self._offers.get(session)
         if offers is None:
             seconds = self._settings.claim_seconds
-            offers = Offers(_owner(session), self._uploads, seconds)
+            offers = Offers(_owner(session), self._uploads, self._descriptors, seconds)
             self._offers[session] = offers
             session.when_closed.append(partial(self._forget, session))
         return offers

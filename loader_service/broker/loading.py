@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 
 from loader_service.broker.crash_guard import CrashGuard
+from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.groups import Owner
 from loader_service.broker.held_models import HeldModels
 from loader_service.broker.hosts import Hosts
@@ -51,7 +52,13 @@ class Inspection:
 class Loading:
     """Turns uploads into workers."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        descriptors: Descriptors,
+        sessions: Sessions,
+        supervisor: Supervisor,
+    ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._supervisor = supervisor
@@ -67,7 +74,7 @@ class Loading:
             "too many bytes of uploads at a time",
             *bounds(settings, "upload_bytes"),
         )
-        self.held = HeldModels(settings, sessions, self._uploads)
+        self.held = HeldModels(settings, sessions, self._uploads, descriptors)
 
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""

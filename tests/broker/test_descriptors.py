@@ -14,6 +14,7 @@ from loader_service.broker.descriptors import OF_A_WORKER, RESERVE, Descriptors
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings
 from loader_service.writer import small
+from tests.broker.test_offers import ask, memory, offer
 from tests.support.raw_client import AttachConnection, RawSession, Service, detail_of
 
 MODEL = small.add()
@@ -83,6 +84,19 @@ def test_a_user_at_its_limit_is_refused_connections_and_workers_by_name() -> Non
             connection.close()
         service.wait_for_workers([])
         session.load(MODEL, relayed=True)
+
+
+def test_offers_count() -> None:
+    with Service(principal_descriptors=60) as service, RawSession(service.directory) as session:
+        # This session's own connection is one of them, and gRPC has its quarter.
+        for _ in range(60 - 60 // 4 - 1):
+            offer(session)
+        with memory(MODEL) as descriptor:
+            reply = ask(session, len(MODEL), descriptor)
+        assert reply.error.limit == "principal_descriptors"
+        with pytest.raises(grpc.RpcError) as caught:
+            session.load(MODEL)
+        assert detail_of(caught.value).limit == "principal_descriptors"
 
 
 def test_the_reserve_is_not_eaten() -> None:

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from loader_service.broker.descriptors import RESERVE
 from loader_service.writer import small
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.test_attach import as_user
@@ -110,8 +111,8 @@ def test_a_service_that_can_make_no_worker_says_so_until_it_can() -> None:
         assert next(watched).status == SERVING
         opened = len(list(Path(f"/proc/{service.pid}/fd").iterdir()))
         before = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
-        # Half of them: no number that was given back is low enough.
-        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (opened // 2, before[1]))
+        # There is the reserve, and nothing beside it.
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (opened + RESERVE, before[1]))
         with pytest.raises(grpc.RpcError):
             session.load(MODEL)
         assert next(watched).status == NOT_SERVING
