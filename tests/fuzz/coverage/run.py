@@ -24,6 +24,9 @@ from tests.fuzz.report import document, markdown, write_json
 MODULES = ("tests.fuzz.models.targets", "tests.fuzz.wire.targets")
 """Modules with `TARGETS` and `EXAMPLES`, by the target's name, and perhaps `MUTATORS`."""
 
+INSTRUMENTED = "loader_service,model_loader_wire,model_loader"
+"""Packages whose code counts its coverage."""
+
 LONGEST_INPUT = 1 << 16
 HANG_SECONDS = 60
 MEMORY_MIB = 2048
@@ -73,8 +76,8 @@ def search(whole: Table, module: str, target: str, given: argparse.Namespace) ->
         for number, example in enumerate(importlib.import_module(module).EXAMPLES[target]):
             (corpus / str(number)).write_bytes(example)
         command = [
-            *(sys.executable, "-m", "tests.fuzz.coverage.searching", module, target, str(counts)),
-            str(corpus),
+            *(sys.executable, "-m", "tests.fuzz.coverage.searching"),
+            *(INSTRUMENTED, module, target, str(counts), str(corpus)),
             f"-runs={given.inputs}",
             f"-max_total_time={given.seconds}",
             f"-seed={given.seed}",

@@ -1,7 +1,9 @@
-"""``python -m tests.fuzz.coverage.searching MODULE TARGET COUNTS [ARGUMENT OF LIBFUZZER ...]``.
+"""One search by atheris, in a process of its own, because libFuzzer ends it.
 
-One search by atheris, in a process of its own: libFuzzer ends it. `COUNTS` is a file that gets the
-outcomes as JSON. The exit status is not 0 if the target raised; the input is then kept as
+    python -m tests.fuzz.coverage.searching PACKAGES MODULE TARGET COUNTS [LIBFUZZER'S ARGUMENT ...]
+
+`PACKAGES` are those whose code counts its coverage, with commas between them; `COUNTS` is a file
+that gets the outcomes as JSON. The exit status is not 0 if the target raised; the input is then kept as
 libFuzzer's ``-artifact_prefix`` says.
 """
 
@@ -16,28 +18,31 @@ from pathlib import Path
 
 import atheris
 
-INSTRUMENTED = ["loader_service", "model_loader_wire", "model_loader"]
-"""Packages whose code counts its coverage."""
-
 WRITTEN_EVERY = 100
 """Inputs between two writings of the counts: libFuzzer ends the process without a word."""
+
+_PREFIX = "-artifact_prefix="
 
 
 def main(arguments: list[str]) -> None:
     """Search until libFuzzer has had enough."""
-    name, target_name, counts_path, *given = arguments
-    with atheris.instrument_imports(include=INSTRUMENTED):
+    packages, name, target_name, counts_path, *given = arguments
+    with atheris.instrument_imports(include=packages.split(",")):
         module = importlib.import_module(name)
     target = module.TARGETS[target_name]
     mutator = getattr(module, "MUTATORS", {}).get(target_name)
     counts: Counter[str] = Counter()
+    prefix = next((each.partition("=")[2] for each in given if each.startswith(_PREFIX)), None)
 
     def write() -> None:
         Path(counts_path).write_text(json.dumps(counts))
 
     def one(data: bytes) -> None:
         try:
-            counts[target(data)] += 1
+            outcome = target(data)
+            counts[outcome] += 1
+            if "SIG" in outcome and prefix is not None:
+                Path(f"{prefix}{outcome.split()[-1]}-{counts[outcome]}").write_bytes(data)
         except BaseException:
             counts["a fault"] += 1
             write()
