@@ -69,8 +69,9 @@ def run(plan: Plan) -> dict[str, Any]:
             )
             for arm in ARMS
         }
-        pairs = plan.run(f"{TITLE}: {name}", arms, judged=True)
-        result["models"].append({"name": name, "pairs": pairs})
+        pairs = plan.run_or_note(f"{TITLE}: {name}", arms, judged=True)
+        if pairs is not None:
+            result["models"].append({"name": name, "pairs": pairs})
     return result
 
 

@@ -46,8 +46,9 @@ def run(plan: Plan) -> dict[str, Any]:
             arm: Arm("benchmarks.programs.memory", {"arm": arm.removesuffix(AGAIN), **given})
             for arm in ARMS
         }
-        pairs = plan.run(f"{TITLE}: {name}", arms, judged=True)
-        result["models"].append({"name": name, "pairs": pairs})
+        pairs = plan.run_or_note(f"{TITLE}: {name}", arms, judged=True)
+        if pairs is not None:
+            result["models"].append({"name": name, "pairs": pairs})
     tiny = cases.FOUR_BYTES
     given = {"model": str(plan.store.path(tiny)), "inputs": str(plan.store.inputs(tiny))}
     order = {**given, "counts": list(counts(plan.quick))}

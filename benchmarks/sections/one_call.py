@@ -71,13 +71,18 @@ def runs(pairs: int, quick: bool) -> int:
 def run(plan: Plan) -> dict[str, Any]:
     """Measure every case; returns the raw samples."""
     result: dict[str, Any] = {"models": [], "payloads": []}
+    for _, case in chosen(plan.quick):
+        plan.store.sizes(case.model)  # a model that cannot be had is noticed before the first call
     for kind, case in chosen(plan.quick):
+        pairs = plan.run_or_note(f"{TITLE}: {case.name}", arms_of(case, plan), case.judged)
+        if pairs is None:
+            continue
         entry = {
             "name": case.name,
             "model": case.model,
             "threads": case.threads,
             "sizes": asdict(plan.store.sizes(case.model)),
-            "pairs": plan.run(f"{TITLE}: {case.name}", arms_of(case, plan), case.judged),
+            "pairs": pairs,
         }
         result[kind].append(entry)
     return result

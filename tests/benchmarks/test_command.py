@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,12 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import report
+from benchmarks.models import Store
+from benchmarks.plan import Plan
 from benchmarks.targets import TARGETS
-from model_loader_cli.bench.processes import ArmFailed
+from model_loader_cli.bench.machine import describe
+from model_loader_cli.bench.processes import Arm, ArmFailed
+from model_loader_cli.bench.progress import reporting
 from tests.shared_models import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
@@ -45,7 +50,30 @@ def test_a_section_that_fails_is_named_and_costs_no_other(
     assert command.main(arguments) == 1
     written = json.loads((output / "samples.json").read_text())
     assert list(written["sections"]) == ["memory"]
-    assert "section cold was not measured: the arm fell off" in capsys.readouterr().err
+    assert "not measured: Cold: the arm fell off" in capsys.readouterr().err
+
+
+def test_an_arm_that_fails_costs_only_its_part(tmp_path: Path) -> None:
+    with reporting(0, shown=False) as reporter:
+        plan = Plan(1, True, random.Random(1), Store(tmp_path), reporter)
+        assert plan.run_or_note("walking", {"arm": Arm("benchmarks.nowhere")}, True) is None
+    assert "No module named benchmarks.nowhere" in plan.failed["walking"]
+
+
+def test_a_document_is_left_alone_when_a_section_is_missing(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = describe()
+    samples = tmp_path / "samples.json"
+    results = {"machine": machine, "machine_after": machine, "sections": {}, "failed": {}}
+    about = {"pairs": 1, "quick": False, "date": "2026-01-01", "seconds": 1.0}
+    samples.write_text(json.dumps(results | about))
+    written = tmp_path / "page.md"
+    written.write_text("as it was")
+    arguments = ["--samples", str(samples), "--output", str(output), "--document", str(written)]
+    assert command.main(arguments) == 1
+    assert written.read_text() == "as it was"
+    assert "a section is missing" in capsys.readouterr().err
 
 
 @pytest.mark.slow
