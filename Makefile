@@ -106,7 +106,7 @@ test-slow: install ## what takes longer
 	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev$(comma)bench]")
 
 .PHONY: bench
-bench: .venv/installed-bench ## measure calls, loads, memory and throughput (20 minutes; BENCH=--quick: two)
+bench: .venv/installed-bench $(if $(PYTHON311),.venv-tflite/installed) ## measure calls, loads, memory and throughput (20 minutes; BENCH=--quick: two)
 	.venv/bin/python -m benchmarks $(BENCH)
 
 # Atheris is needed for this only.

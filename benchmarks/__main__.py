@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.markdown import Markdown
 
-from benchmarks import cases, document, report
+from benchmarks import cases, document, report, second_runtime
 from benchmarks.models import REPOSITORY, Store
 from benchmarks.plan import Plan
 from benchmarks.report import SECTIONS
@@ -100,6 +100,7 @@ def measure(names: list[str], pairs: int, quick: bool, seed: int) -> dict[str, A
         "pairs": pairs,
         "quick": quick,
         "machine": describe(),
+        "second_runtime": second_runtime.versions(),
         "sections": {},
     }
     runs = sum(SECTIONS[name].runs(pairs, quick) for name in names)

@@ -98,11 +98,20 @@ def machine(results: Mapping[str, Any]) -> str:
     return (
         f"{before['processor']}, {before['cores']} cores, "
         f"{before['memory_bytes'] / 1e9:.0f} GB, Linux {before['kernel']}, Python "
-        f"{before['python']}, {packages}; run as uid {before['uid']} on {results['date']}, "
+        f"{before['python']}, {packages}; {_second(results)}; "
+        f"run as uid {before['uid']} on {results['date']}, "
         f"{pairs_text}, {results['seconds'] / 60:.0f} minutes. Load average "
         f"{before['load_average']:.2f} before, {after['load_average']:.2f} after; "
         f"{ticks} clock ticks stolen, for which {gone} of {everything} blocks were dropped.\n"
     )
+
+
+def _second(results: Mapping[str, Any]) -> str:
+    """What is said of the second runtime's environment."""
+    packages = results["second_runtime"]
+    if packages is None:
+        return "tflite-runtime is not installed, so its rows are missing"
+    return f"tflite-runtime {packages.get('tflite-runtime')} with numpy {packages.get('numpy')}"
 
 
 def _all_pairs(sections: Mapping[str, Any]) -> list[Sequence[Mapping[str, Any]]]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from benchmarks import cases
 from benchmarks.cases import SECOND_DIRECT, SECOND_IN_PROCESS, SIZED_ECHO, TAKEN_APART, Case
-from benchmarks.models import REPOSITORY, SHARED, shared_models
+from benchmarks.models import SHARED, shared_models
 from benchmarks.plan import Plan, pairs_of
+from benchmarks.second_runtime import SECOND_PYTHON
 from benchmarks.sections.one_call_figures import figures
 from benchmarks.sections.one_call_tables import tables
 from model_loader_cli.bench.arms import Order
@@ -19,8 +20,6 @@ from model_loader_cli.bench.processes import Arm
 __all__ = ["TITLE", "figures", "run", "runs", "tables"]
 
 TITLE = "One call"
-SECOND_PYTHON = REPOSITORY / ".venv-tflite" / "bin" / "python"
-"""The second runtime's last release needs an older NumPy, so it has an environment of its own."""
 LARGE_BUFFERS = 4 << 20
 
 

@@ -55,6 +55,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
             "quick": True,
             "machine": machine,
             "machine_after": machine,
+            "second_runtime": {"tflite-runtime": "2.14.0", "numpy": "1.26.4"},
             "seconds": 60.0,
             "sections": sections,
             "failed": {},

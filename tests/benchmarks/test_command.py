@@ -66,7 +66,13 @@ def test_a_document_is_left_alone_when_a_section_is_missing(
     machine = describe()
     samples = tmp_path / "samples.json"
     results = {"machine": machine, "machine_after": machine, "sections": {}, "failed": {}}
-    about = {"pairs": 1, "quick": False, "date": "2026-01-01", "seconds": 1.0}
+    about = {
+        "second_runtime": None,
+        "pairs": 1,
+        "quick": False,
+        "date": "2026-01-01",
+        "seconds": 1.0,
+    }
     samples.write_text(json.dumps(results | about))
     written = tmp_path / "page.md"
     written.write_text("as it was")

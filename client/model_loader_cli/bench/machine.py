@@ -1,7 +1,11 @@
-"""What is said beside every figure: the machine, the versions, and the time stolen from it."""
+"""What is said beside every figure: the machine, the versions, and the time stolen from it.
+
+`python -m model_loader_cli.bench.machine` prints it as JSON, for another Python environment.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -42,3 +46,7 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+if __name__ == "__main__":
+    print(json.dumps(describe()))
