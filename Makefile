@@ -113,6 +113,10 @@ bench: .venv/installed-bench $(if $(PYTHON311),.venv-tflite/installed) ## measur
 .venv/installed-fuzz: .venv/installed
 	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev$(comma)fuzz]")
 
+.PHONY: soak
+soak: install ## hostile and honest programs on one service (ten minutes; SOAK_SECONDS=180)
+	.venv/bin/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600)
+
 .PHONY: fuzz
 fuzz: .venv/installed-fuzz ## hostile bytes at every door (ten minutes; FUZZ_MUTANTS=20000: an hour)
 	.venv/bin/python -m tests.fuzz models --mutants $(or $(FUZZ_MUTANTS),4000) --keep build/fuzz

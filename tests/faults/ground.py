@@ -75,6 +75,22 @@ def settled(look: Callable[[], list[str]]) -> list[str]:
     return least
 
 
+def groups_of(broker: int) -> list[Path]:
+    """The cgroups of a broker's workers, in one hierarchy."""
+    own = own_cgroups()
+    parent = own.version_1.get("memory", own.version_2)
+    if parent is None:
+        return []
+    return list(parent.glob(f"model-loader-{broker}-*/user-*/*/worker-*"))
+
+
+def trees_of(broker: int) -> list[Path]:
+    """All cgroup trees of a broker."""
+    own = own_cgroups()
+    parents = {*own.version_1.values(), *([own.version_2] if own.version_2 else [])}
+    return [tree for parent in parents for tree in parent.glob(f"model-loader-{broker}-*")]
+
+
 class StagedService(Service):
     """A broker that stops at a stage on order."""
 
@@ -82,17 +98,11 @@ class StagedService(Service):
 
     def cgroups(self) -> list[Path]:
         """The groups of its workers, in one hierarchy."""
-        own = own_cgroups()
-        parent = own.version_1.get("memory", own.version_2)
-        if parent is None:
-            return []
-        return list(parent.glob(f"model-loader-{self.pid}-*/user-*/*/worker-*"))
+        return groups_of(self.pid)
 
     def trees(self) -> list[Path]:
         """All cgroup trees of it."""
-        own = own_cgroups()
-        parents = {*own.version_1.values(), *([own.version_2] if own.version_2 else [])}
-        return [tree for parent in parents for tree in parent.glob(f"model-loader-{self.pid}-*")]
+        return trees_of(self.pid)
 
     def descriptors(self) -> list[str]:
         """What the broker has open."""

@@ -1,0 +1,1 @@
+"""Hostile and honest programs on one service for minutes: `python -m tests.soak`."""
