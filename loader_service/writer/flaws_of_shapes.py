@@ -138,6 +138,20 @@ def slice_outside() -> bytes:
     )
 
 
+def stride_beyond_integers() -> bytes:
+    """A slice by steps of 2³¹ - 1: added to an index it is below zero."""
+    return one(
+        Op.STRIDED_SLICE,
+        lambda graph: [
+            graph.input("x", _FLOAT, (4, 4)),
+            ints(graph, "begin", 0, 1),
+            ints(graph, "end", 4, 4),
+            ints(graph, "strides", 2, 2**31 - 1),
+        ],
+        (2, 1),
+    )
+
+
 def reversed_too_far() -> bytes:
     """A sequence of 2³¹ - 1 elements to reverse, of 3: the kernel reads there."""
     return one(

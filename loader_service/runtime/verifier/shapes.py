@@ -14,6 +14,9 @@ from loader_service.runtime.schema_operators import BuiltinOperator as Op
 from loader_service.runtime.verifier.look import Look, Rule, axis_broken
 from loader_service.runtime.verifier.tensors import LARGEST_COUNT, MAXIMUM_RANK
 
+LARGEST_STRIDE = 1 << 30
+"""Of a slice: kernels add it to an index of 32 bits before they compare."""
+
 
 def _axes_of(position: int) -> Rule:
     """Axes in a constant input, of the tensor at input 0."""
@@ -184,7 +187,7 @@ def _strided_slice(look: Look) -> Iterator[str]:
     if any(length > MAXIMUM_RANK for length in lengths):
         yield f"slices more than {MAXIMUM_RANK} dimensions"
     strides = vectors[2]
-    if strides is not None and 0 in strides:
+    if strides is not None and any(not 0 < abs(stride) <= LARGEST_STRIDE for stride in strides):
         yield f"its strides are {strides}"
     ellipsis = look.option("ellipsis_mask")
     if ellipsis < 0 or ellipsis & (ellipsis - 1):

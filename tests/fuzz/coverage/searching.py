@@ -3,8 +3,8 @@
     python -m tests.fuzz.coverage.searching PACKAGES MODULE TARGET COUNTS [LIBFUZZER'S ARGUMENT ...]
 
 `PACKAGES` are those whose code counts its coverage, with commas between them; `COUNTS` is a file
-that gets the outcomes as JSON. The exit status is not 0 if the target raised; the input is then kept as
-libFuzzer's ``-artifact_prefix`` says.
+that gets the outcomes as JSON. The exit status is not 0 if the target raised; the input is then
+kept as libFuzzer's ``-artifact_prefix`` says.
 """
 
 from __future__ import annotations
