@@ -129,6 +129,21 @@ def test_only_ends_that_are_the_models_doing_count(cause: Cause) -> None:
         assert voluntary not in COUNTED
 
 
+def test_a_model_that_shared_anothers_death_is_not_counted() -> None:
+    """Of a process that holds several models, when it is known which one was at work."""
+    guarded = Guarded()
+    for suspect in (False, False, False, True):
+        worker = WorkerWithoutProcess()
+        worker.suspect = suspect
+        guarded.guard.watch(OWNER, MODEL, cast(Worker, worker))
+        worker.lost = Failure(Cause.CRASHED, "it ended")
+        for call in worker._told:
+            call(worker)
+    assert guarded.refusal() is None
+    guarded.die(2)
+    assert guarded.refusal() is not None
+
+
 def test_what_is_remembered_is_bounded_and_the_principals_own() -> None:
     guarded = Guarded()
     guarded.die(3, Owner(2, "a"))

@@ -26,6 +26,7 @@ class WorkerWithoutProcess:
 
     def __init__(self) -> None:
         self.lost: Failure | None = None
+        self.suspect = True
         self._told: list[Callable[[Any], None]] = []
 
     def when_ended(self, call: Callable[[Any], None]) -> None:
