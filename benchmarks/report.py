@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.figures import Figures, shown
 from benchmarks.markdown import table
+from benchmarks.plan import pairs_of
 from benchmarks.sections import cold, memory, one_call, throughput
 from benchmarks.targets import TARGETS, Target
 from model_loader_cli.bench.samples import dropped
@@ -94,7 +95,10 @@ def machine(results: Mapping[str, Any]) -> str:
         less, count = dropped(pairs)
         gone, everything = gone + less, everything + count
     ticks = after["stolen_ticks"] - before["stolen_ticks"]
-    pairs_text = f"{results['pairs']} process pairs" + (", a quick run" if results["quick"] else "")
+    others = pairs_of(results["pairs"], judged=False)
+    pairs_text = f"{results['pairs']} process pairs ({others} where no target is set)"
+    if results["quick"]:
+        pairs_text += ", a quick run"
     return (
         f"{before['processor']}, {before['cores']} cores, "
         f"{before['memory_bytes'] / 1e9:.0f} GB, Linux {before['kernel']}, Python "
