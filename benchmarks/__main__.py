@@ -21,6 +21,7 @@ from benchmarks.report import SECTIONS
 from model_loader_cli.bench.machine import describe
 from model_loader_cli.bench.processes import ArmFailed
 from model_loader_cli.bench.progress import reporting
+from model_loader_cli.exits import Exit
 from model_loader_cli.failing import show_failure
 from model_loader_cli.terminal import console
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--pairs",
-        type=int,
+        type=positive,
         help=f"process pairs (default: {cases.PAIRS}, quick: {cases.QUICK_PAIRS}); "
         "fewer than ten decide nothing",
     )
@@ -63,6 +64,14 @@ def parser() -> argparse.ArgumentParser:
         "--samples", type=Path, help="measure nothing: make everything from these raw samples"
     )
     return result
+
+
+def positive(text: str) -> int:
+    """Read a number above zero."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is not above zero")
+    return number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,4 +157,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(int(Exit.INTERRUPTED))

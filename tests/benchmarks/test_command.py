@@ -29,7 +29,11 @@ SECONDS = 900
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--sections", "walking"], ["--sections", "cold", "--document", str(DOCUMENT)]],
+    [
+        ["--sections", "walking"],
+        ["--sections", "cold", "--document", str(DOCUMENT)],
+        ["--pairs", "0"],
+    ],
 )
 def test_wrong_usage_is_refused_before_anything_is_measured(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
