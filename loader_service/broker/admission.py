@@ -76,7 +76,8 @@ class Admission:
                     del self._coming[level]
 
     def _refusal(self, owner: Owner, need: int) -> Refusal | None:
-        coming, free = self._coming[None] + need, self._free()
+        # Of others, what they announced does not count here, or they could keep everybody out.
+        coming, free = self._coming[owner.principal] + need, self._free()
         if coming > free:
             what = f"this machine has no memory free for one more model ({WAY_OUT})"
             return over_limit("total_memory_bytes", coming, free, what)

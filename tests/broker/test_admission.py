@@ -146,16 +146,21 @@ def test_a_principal_has_an_equal_share_unless_a_setting_says_otherwise() -> Non
 
 
 def test_a_machine_without_free_memory_takes_nobody_in() -> None:
+    """But what one user announces does not keep another out."""
+
     async def test(held: AsyncExitStack) -> None:
         levels = Levels(1 << 40, free=2 * NEED)
         assert await levels.load(A, held) is None
+        assert await levels.load(B, held) is None
         assert await levels.load(C, held) is None
-        failure = await levels.load(C, held)
+        failure = await levels.load(B, held)
         assert failure is not None
         assert (failure.limit, failure.value, failure.maximum) == (
             *("total_memory_bytes", 3 * NEED, 2 * NEED),
         )
         assert "this machine has no memory free" in failure.message
+        levels.free = NEED - 1
+        assert await levels.load(Owner(3, "a"), held) is not None
 
     run(test)
 
