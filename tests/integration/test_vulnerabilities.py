@@ -9,7 +9,8 @@ import pytest
 
 import model_loader as ml
 from loader_service.writer import costly, hostile, small
-from loader_service.writer.vulnerabilities import REGRESSIONS, Regression
+from loader_service.writer.one_operator import Regression
+from loader_service.writer.vulnerabilities import REGRESSIONS
 from loader_service.writer.warm_up import warm_up_model
 from tests.integration.arrays import inputs_of
 

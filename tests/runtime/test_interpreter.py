@@ -240,6 +240,18 @@ def test_an_output_that_contradicts_its_file(runtime: InterpreterRuntime) -> Non
         call(model, value)
 
 
+def test_an_output_that_becomes_another_type_in_the_run(runtime: InterpreterRuntime) -> None:
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    x = graph.input("x", TensorType.BOOL, (4,))
+    y = graph.tensor("y", TensorType.BOOL, (1, 1), shape_signature=(-1, 1))
+    graph.operator(BuiltinOperator.WHERE, [x], [y])
+    graph.output(y)
+    model = load(runtime, writer.write())
+    with pytest.raises(ModelFailed, match="became int64, and the model declares bool"):
+        call(model, [np.array([True, False, True, True])])
+
+
 def test_names_that_are_no_text(runtime: InterpreterRuntime) -> None:
     content = small.sum_and_difference().replace(b"difference", b"\xff\xfefference")
     names = [one.name for one in load(runtime, content).description.signatures[0].outputs]

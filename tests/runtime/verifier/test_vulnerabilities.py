@@ -7,7 +7,8 @@ import pytest
 from loader_service.runtime.failures import InvalidModel, RuntimeFailure
 from loader_service.runtime.verifier.verify import verify
 from loader_service.writer import costly, hostile, small
-from loader_service.writer.vulnerabilities import REGRESSIONS, Regression
+from loader_service.writer.one_operator import Regression
+from loader_service.writer.vulnerabilities import REGRESSIONS
 
 
 @pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda found: found.make.__name__)
