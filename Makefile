@@ -120,6 +120,10 @@ soak: install ## hostile and honest programs on one service (ten minutes; SOAK_S
 .PHONY: fuzz
 fuzz: .venv/installed-fuzz ## hostile bytes at every door (ten minutes; FUZZ_MUTANTS=20000: an hour)
 	.venv/bin/python -m tests.fuzz models --mutants $(or $(FUZZ_MUTANTS),4000) --keep build/fuzz
+	@if [ -e .venv-tflite/installed ]; then \
+		.venv-tflite/bin/python -m tests.fuzz models --runtime tflite-runtime --mutants 1000 \
+			--keep build/fuzz-tflite; \
+	else echo "the second runtime is not installed (make test-tflite): not fuzzed"; fi
 	.venv/bin/python -m tests.fuzz wire
 	.venv/bin/python -m tests.fuzz coverage --keep build/fuzz
 
