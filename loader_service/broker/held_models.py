@@ -80,7 +80,9 @@ class HeldModels:
 
     def _forget(self, session: Session) -> None:
         self._offers.pop(session).close()
-        if not self._sessions.of_principal(session.principal):
+        if others := self._sessions.of_principal(session.principal):
+            self._offers_of(others[0])  # whichever of them is the last: its end is noticed, too
+        else:
             self._store.forget(session.principal)
 
 

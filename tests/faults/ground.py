@@ -104,16 +104,6 @@ class StagedService(Service):
         """All cgroup trees of it."""
         return trees_of(self.pid)
 
-    def descriptors(self) -> list[str]:
-        """What the broker has open."""
-        found = []
-        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
-            try:
-                found.append(os.readlink(descriptor))
-            except FileNotFoundError:
-                continue
-        return sorted(found)
-
 
 class Client:
     """A process that uses the client library on order."""
@@ -206,7 +196,7 @@ class Ground:
         )
         self.bystander = Bystander(self.service)
         self._loads_again()
-        self._descriptors = settled(self.service.descriptors)
+        self._descriptors = settled(self.service.open_files)
 
     def arm(self, stage: str) -> None:
         """Let the first process that reaches this stage stop there."""
@@ -267,13 +257,13 @@ class Ground:
             if self.bystander_has_group():
                 wait_for(lambda: len(self.service.cgroups()) == 1, "the end of the others' cgroups")
             wait_until_empty(self._new_descriptors, HANG_SECONDS)
-            assert not self._new_descriptors(), (self.service.descriptors(), self._descriptors)
+            assert not self._new_descriptors(), (self.service.open_files(), self._descriptors)
         else:
             self._check_dead_broker()
 
     def _new_descriptors(self) -> list[int]:
         """As many as there are more than at the beginning."""
-        return [0] * (len(self.service.descriptors()) - len(self._descriptors))
+        return [0] * (len(self.service.open_files()) - len(self._descriptors))
 
     def bystander_has_group(self) -> bool:
         """Whether cgroups are written on this host."""

@@ -100,6 +100,16 @@ class Service:
         """Wait for its own end; returns the exit status."""
         return self._process.wait(HANG_SECONDS)
 
+    def open_files(self) -> list[str]:
+        """What the broker has open."""
+        found = []
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                found.append(os.readlink(descriptor))
+            except FileNotFoundError:
+                continue
+        return sorted(found)
+
     def poll(self) -> int | None:
         """Its exit status, or None while it runs."""
         return self._process.poll()
