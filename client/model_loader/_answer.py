@@ -28,19 +28,22 @@ class Answer:
 
     def __init__(self, plan: Plan, bare: bool, outputs: Any = None) -> None:
         """`bare`: a single output is given without a name; `outputs`: memory of the caller's."""
-        self._plan = plan
+        self.plan = plan
         self._bare = bare and len(plan.outputs) == 1
         self._given = None if outputs is None else _checked_outputs(plan, outputs)
         self._arrays: list[Array] | None = None
         self._misfit = ""
 
-    def exchange(self, request: Request, sequence: int) -> Exchange:
-        """Prepare what brings the answer: the request, and the places for the reply."""
+    def exchange(self, request: Request, sequence: int, *, alone: bool = True) -> Exchange:
+        """Prepare what brings the answer: the request, and the places for the reply.
+
+        Not `alone`: other requests may be under way, and the answer is wanted in any case.
+        """
         pattern = request.pattern
-        if pattern is not None:
+        if pattern is not None and alone:
             return SteadyExchange(pattern, sequence, request.payload, self.expect(), self.places)
-        plan = self._plan
-        return Exchange(
+        plan = self.plan
+        exchange = Exchange(
             Kind.COMPUTE,
             sequence,
             signature=plan.index,
@@ -51,18 +54,20 @@ class Answer:
             known=plan.known,
             most=plan.most,
         )
+        exchange.is_ahead = exchange.is_wanted = not alone
+        return exchange
 
     def expect(self) -> Sequence[Array]:
         """Give memory for an answer of the known sizes, before it has come."""
         if self._given is not None:
             self._arrays = self._given
         else:
-            self._arrays = [np.empty(shape, dtype) for shape, dtype in self._plan.known_arrays]
+            self._arrays = [np.empty(shape, dtype) for shape, dtype in self.plan.known_arrays]
         return self._arrays
 
     def places(self, entries: tuple[Entry, ...]) -> Sequence[memoryview] | None:
         """Check an answer's table and give memory for its tensors; raises BadFrame."""
-        plan = self._plan
+        plan = self.plan
         plan.check_answer(entries)
         known = plan.known is not None and entries is plan.known.entries
         if self._given is not None:
@@ -88,9 +93,7 @@ class Answer:
             return None
         if self._bare:
             return arrays[0]
-        return {
-            tensor.name: array for tensor, array in zip(self._plan.outputs, arrays, strict=True)
-        }
+        return {tensor.name: array for tensor, array in zip(self.plan.outputs, arrays, strict=True)}
 
 
 def _decode(entry: Entry, data: bytes | memoryview) -> Array:

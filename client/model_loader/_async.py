@@ -113,7 +113,7 @@ class AsyncDriver:
 
     async def _transfer(self, effect: Transfer) -> None:
         channel: AsyncChannel = effect.channel
-        await channel.run(effect.exchange, effect.deadline)
+        await channel.run(effect.exchange, effect.deadline, effect.ahead)
 
     async def exclusive(self, effect: Exclusive) -> Any:
         """Run steps while holding a turn."""

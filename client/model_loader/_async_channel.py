@@ -36,6 +36,7 @@ class AsyncChannel:
         self._loop = loop
         self._descriptor = channel.fileno()
         self._exchange: Exchange | None = None
+        self._ahead: Exchange | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._fault: Exception | None = None
         self._ended = weakref.WeakMethod(ended)
@@ -45,13 +46,23 @@ class AsyncChannel:
         self._finalizer = weakref.finalize(self, _close_later, loop, channel, self._descriptor)
         _fork.close_in_child(self)
 
-    async def run(self, exchange: Exchange, deadline: float | None) -> None:
-        """Wait until the exchange is done; starts it if it is not under way."""
+    async def run(
+        self, exchange: Exchange, deadline: float | None, ahead: Exchange | None = None
+    ) -> None:
+        """Wait until the exchange is done; starts it if it is not under way.
+
+        Of `ahead`, the one after it, what the channel takes at once is sent meanwhile; once it has
+        begun it goes on by itself.
+        """
         if exchange.done and not exchange.unsent:
             return
+        if ahead is not None:
+            self._ahead = ahead
         if self._fault is None and exchange is not self._exchange:
             self._exchange = exchange
             self._writable()
+        elif ahead is not None and not exchange.unsent:
+            self._send_ahead()
         if self._fault is not None:
             raise self._fault
         if self._exchange is None:
@@ -65,6 +76,8 @@ class AsyncChannel:
             await self._waiter
         finally:
             self._waiter = None
+            if self._ahead is not None and not self._ahead.sent_counts:
+                self._ahead = None  # nobody may be there who would want it
             if clock is not None:
                 clock.cancel()
 
@@ -109,7 +122,20 @@ class AsyncChannel:
             self._set_fault(ChannelEnded())
             return
         self._loop.remove_writer(self._descriptor)
+        self._send_ahead()
         self._settle()
+
+    def _send_ahead(self) -> None:
+        # Not more than is taken at once: a worker that cannot write its answer does not read.
+        ahead = self._ahead
+        try:
+            while ahead is not None and ahead.unsent:
+                parts = ahead.outgoing[:IOV_MAX]
+                ahead.sent(self.socket.sendmsg(parts, (), socket.MSG_NOSIGNAL))
+        except BlockingIOError:
+            return
+        except OSError:
+            self._set_fault(ChannelEnded())
 
     def _readable(self) -> None:
         try:
@@ -143,9 +169,12 @@ class AsyncChannel:
     def _settle(self) -> None:
         exchange = self._exchange
         if exchange is not None and exchange.done and not exchange.unsent:
-            self._exchange = None
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
+            self._exchange, ahead, self._ahead = None, self._ahead, None
+            if ahead is not None and ahead.sent_counts:
+                self._exchange = ahead
+                self._writable()
 
     def _set_fault(self, fault: Exception) -> None:
         if self._fault is not None:

@@ -80,7 +80,7 @@ class BlockingDriver:
 
     def _transfer(self, effect: Transfer) -> None:
         channel: BlockingChannel = effect.channel
-        channel.run(effect.exchange, effect.deadline)
+        channel.run(effect.exchange, effect.deadline, effect.ahead)
 
     def exclusive(self, effect: Exclusive) -> Any:
         """Run steps while holding a turn."""

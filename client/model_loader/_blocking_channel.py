@@ -38,6 +38,7 @@ _first = itemgetter(0)
 _NO_ANCILLARY = ((),)
 _NO_BYTES = (0,)
 _NO_SIGNAL = (socket.MSG_NOSIGNAL,)
+_AT_ONCE = (socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT,)
 _SOME = (0,)
 _NOW = (socket.MSG_DONTWAIT,)
 _ALL = (socket.MSG_WAITALL,)
@@ -55,8 +56,13 @@ class BlockingChannel:
         self._finalizer = weakref.finalize(self, channel.close)
         _fork.close_in_child(self)
 
-    def run(self, exchange: Exchange, deadline: float | None) -> None:
-        """Carry the exchange on from wherever it is until it is done."""
+    def run(
+        self, exchange: Exchange, deadline: float | None, ahead: Exchange | None = None
+    ) -> None:
+        """Carry the exchange on from wherever it is until it is done.
+
+        Of `ahead`, the one after it, what the channel takes at once is sent before the wait.
+        """
         counts = exchange.received_counts
         if counts:
             exchange.advance()
@@ -72,6 +78,8 @@ class BlockingChannel:
                 if len(parts) > IOV_MAX:
                     parts = parts[:IOV_MAX]
                 sent.extend(map(channel.sendmsg, (parts,), _NO_ANCILLARY, _NO_SIGNAL))
+            if ahead is not None:
+                self._send_ahead(ahead)
             if not counts and self._polling.begins():
                 self._polling.ended(self._look(exchange))
                 exchange.advance()
@@ -91,6 +99,15 @@ class BlockingChannel:
             raise DeadlinePassed from None
         except OSError:
             raise ChannelEnded from None
+
+    def _send_ahead(self, exchange: Exchange) -> None:
+        # Never waits: a worker that cannot write its answer does not read either.
+        sent = exchange.sent_counts
+        try:
+            while parts := exchange.outgoing:
+                sent.extend(map(self.socket.sendmsg, (parts[:IOV_MAX],), _NO_ANCILLARY, _AT_ONCE))
+        except BlockingIOError:
+            return
 
     def _look(self, exchange: Exchange) -> bool:
         """Whether the reply begins to come within a moment; does not sleep."""

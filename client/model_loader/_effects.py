@@ -109,11 +109,16 @@ class Adopt:
 
 @dataclass(slots=True)
 class Transfer:
-    """Carry an exchange on until it is done. Raises DeadlinePassed, ChannelEnded or BadFrame."""
+    """Carry an exchange on until it is done. Raises DeadlinePassed, ChannelEnded or BadFrame.
+
+    `ahead`: the exchange after it, of which as much as the channel takes at once is sent before the
+    wait for the reply.
+    """
 
     channel: Any
     exchange: Exchange
     deadline: float | None
+    ahead: Exchange | None = None
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ class LosableModel:
         self.closed = False
         self.on_end: Callable[[], None] | None = None
         self._generation = _fork.current
-        self._pending: tuple[Exchange, float | None] | None = None
+        self._pending: list[tuple[Exchange, float | None]] = []
 
     def check_usable(self) -> None:
         """Raise InvalidStateError for a model that is closed, lost, or another process's."""
@@ -69,6 +69,12 @@ class LosableModel:
         """Take in the service's word that the worker has ended."""
         if not self.closed:
             self._lose(Lost(failure.cause, failure.message))
+
+    def end_with_program(self) -> None:
+        """Close at the program's exit, without a word to the service, which ends its worker."""
+        self.closed = True
+        if self.channel is not None:
+            self.channel.stop()
 
     def noticed_end(self) -> None:
         """Told by an asyncio driver when the idle channel ended."""
@@ -120,7 +126,7 @@ class LosableModel:
     def _lose(self, lost: Lost) -> None:
         if self.lost is None:
             self.lost = lost
-        self._pending = None
+        self._pending = []
 
     def _tell_closed(self, *, deadline_passed: bool) -> Steps[None]:
         request = pb.CloseModelRequest(model_id=self.model_id, deadline_passed=deadline_passed)

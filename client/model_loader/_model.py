@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from model_loader_wire.description import TensorDescription
@@ -10,6 +11,7 @@ from ._blocking import BlockingDriver
 from ._closing import Closing
 from ._fork import BoundToProcess
 from ._model_core import ModelCore
+from ._sequence import Sequence, answers
 from ._values import Isolation, Lost, MLTensorInfo, Report
 
 
@@ -101,6 +103,25 @@ class MLModel(ModelFace, Closing):
         InvalidStateError for a model that is closed or lost.
         """
         return self._driver.exclusive(self._core.compute(inputs, outputs, signature, timeout))
+
+    def compute_many(
+        self,
+        inputs: Iterable[Any],
+        *,
+        signature: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Any]:
+        """Run the model for each of `inputs`, and give the answers in their order (an extension).
+
+        As ``compute`` for one after another, but the next inputs are on their way to the worker
+        while it computes: `inputs` is read one ahead, and an array in it must not be changed before
+        its answer has come. Nothing is computed before the first answer is asked for. Each answer
+        has a `timeout` of its own, in seconds.
+
+        The first error ends the sequence; the errors are those of ``compute``. Other calls on the
+        model take turns with the answers of this one.
+        """
+        return answers(self._driver, Sequence(self._core, inputs, signature, timeout))
 
     def reset(self, *, timeout: float | None = None) -> None:
         """Put a stateful model back to the state in which it was loaded (an extension).

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, TypeVar
 
 from model_loader_wire.causes import Cause
@@ -27,6 +27,7 @@ from ._closing import AsyncClosing
 from ._load import inspect
 from ._model_core import ModelCore
 from ._options import ContextOptions, layers_tuple
+from ._sequence import Sequence
 from ._session import open_session
 from ._source import Progress
 from ._values import Format, Lost, ModelRow
@@ -145,6 +146,26 @@ class MLModel(_model.ModelFace, AsyncClosing):
         timeout: float | None = None,
     ) -> Any:
         return await self._driver.exclusive(self._core.compute(inputs, outputs, signature, timeout))
+
+    async def compute_many(
+        self,
+        inputs: Iterable[Any],
+        *,
+        signature: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Run the model for each of `inputs`; see ``model_loader.MLModel.compute_many``.
+
+        Whoever leaves the loop early closes the iterator (``contextlib.aclosing``).
+        """
+        sequence = Sequence(self._core, inputs, signature, timeout)
+        try:
+            while (step := sequence.step()) is not None:
+                answer = await self._driver.exclusive(step)
+                sequence.answered()
+                yield answer
+        finally:
+            sequence.leave()
 
     @_documented_by(_model.MLModel.reset)
     async def reset(self, *, timeout: float | None = None) -> None:

@@ -55,6 +55,10 @@ class KnownTable(NamedTuple):
 class Exchange:
     """A request that was encoded and the reply to it, however far they have come."""
 
+    is_ahead = False
+    """Whether another reply may follow at once, so that not a byte more than this may be read."""
+    is_wanted = False
+    """Whether somebody waits for the reply who is not driving the exchange just now."""
     expected = Kind.ANSWER
     entries: tuple[Entry, ...] = ()
     tensors: Sequence[memoryview] = ()
@@ -145,7 +149,7 @@ class Exchange:
         got = sum(self.received_counts)
         targets = self._targets
         if targets is None:
-            return memoryview(self._scratch)[got:]
+            return memoryview(self._scratch)[got : self._head_end(got)]
         body = got - self._start
         index = bisect_right(self._ends, body)
         if index == len(self._ends):
@@ -156,6 +160,14 @@ class Exchange:
             self._ends = [*self._ends, body + len(piece)]
         before = self._ends[index - 1] if index else 0
         return targets[index][body - before :]
+
+    def _head_end(self, got: int) -> int:
+        """How much of the memory for the head may be filled when so much has been read."""
+        if not self.is_ahead:
+            return len(self._scratch)
+        if got < HEADER.size:
+            return HEADER.size
+        return HEADER.size + unpack_header(self._scratch).table_length
 
     def spaces(self, most: int) -> list[memoryview]:
         """``space()`` and what comes after it, at most that many pieces."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import random
@@ -338,3 +339,58 @@ def test_functions_of_both_faces_take_the_same(name: str) -> None:
         return [(item.name, item.kind, item.default) for item in parameters]
 
     assert shape(getattr(ml, name)) == shape(getattr(ml.aio, name))
+
+
+def test_many_computations_in_order(service: FakeService) -> None:
+    async def test(loader: ml.aio.MLModelLoader) -> None:
+        model = await loader.load(put(service))
+        inputs = [X + number for number in range(20)]
+        for _ in range(2):
+            got = [answer async for answer in model.compute_many(inputs)]
+            np.testing.assert_array_equal(got, inputs)
+        place = 0
+        async for answer in model.compute_many(inputs):
+            np.testing.assert_array_equal(answer, inputs[place])
+            np.testing.assert_array_equal(await model.compute(X + 50 + place), X + 50 + place)
+            place += 1
+        assert place == 20
+        async with contextlib.aclosing(model.compute_many(inputs)) as answers:
+            np.testing.assert_array_equal(await anext(answers), inputs[0])
+        np.testing.assert_array_equal(await model.compute(X + 3), X + 3)
+        async with contextlib.aclosing(model.compute_many([X, np.zeros(77)])) as answers:
+            np.testing.assert_array_equal(await anext(answers), X)
+            with pytest.raises(ml.DataError):
+                await anext(answers)
+
+    with_loader(service, test)
+
+
+def test_cancelled_sequences_cost_nobody_an_answer(service: FakeService) -> None:
+    chance = random.Random(5)
+    elements = 200_000
+    content = put(service, echoing(tensor("x", DataType.INT64, (elements,))))
+
+    async def test(loader: ml.aio.MLModelLoader) -> None:
+        model = await loader.load(content)
+
+        async def sequence(start: int) -> None:
+            numbers = range(start, start + 4)
+            place = start
+            async with contextlib.aclosing(
+                model.compute_many([np.full(elements, number) for number in numbers])
+            ) as answers:
+                async for answer in answers:
+                    assert (answer[0], answer[-1]) == (place, place)
+                    place += 1
+
+        for start in range(0, 400, 4):
+            task = asyncio.create_task(sequence(start))
+            await asyncio.sleep(chance.uniform(0, 8e-3))
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            if start % 3 == 0:
+                assert (await model.compute(np.full(elements, -start)))[-1] == -start
+        assert model.lost is None
+
+    with_loader(service, test)
