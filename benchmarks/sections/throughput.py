@@ -15,7 +15,8 @@ from model_loader_cli.bench.processes import Arm
 from model_loader_cli.bench.samples import alone, combined, medians
 
 TITLE = "Throughput"
-PROGRAM = "benchmarks.programs.throughput"
+PIPELINING_PROGRAM = "benchmarks.programs.pipelining"
+CROWDS_PROGRAM = "benchmarks.programs.crowds"
 LOOP, CLIENT, PIPELINING = "one after the other", "one client", "pipelining"
 CROWD_HERE, CROWD = "crowd in process", "crowd"
 BESIDE_HERE, BESIDE, BESIDE_RELAYED = "neighbours in process", "neighbours", "neighbours relayed"
@@ -56,7 +57,8 @@ def run(plan: Plan) -> dict[str, Any]:
             "seconds": cases.BLOCK_SECONDS / plan.share,
             "blocks": max(2, blocks // plan.share),
         }
-        processes = {arm: Arm(PROGRAM, {"arm": arm.removesuffix(AGAIN), **given}) for arm in arms}
+        program = PIPELINING_PROGRAM if alone_here else CROWDS_PROGRAM
+        processes = {arm: Arm(program, {"arm": arm.removesuffix(AGAIN), **given}) for arm in arms}
         result[part] = {
             "model": model,
             "pairs": plan.run(f"{TITLE}: {part}", processes, judged(part)),
