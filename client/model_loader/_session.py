@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from functools import partial
@@ -43,6 +44,9 @@ class Closable(Protocol):
     def close(self) -> Steps[None]:
         """End it."""
 
+    def end_with_program(self) -> None:
+        """Let calls in other threads end because the program does."""
+
     def told_lost(self, failure: Failure) -> None:
         """Take in the service's word that its worker has ended."""
 
@@ -69,6 +73,7 @@ class Session:
         self.sizes_loaded: set[int] = set()
         """Sizes, in bytes, of the models that were loaded."""
         self.models_loaded: weakref.WeakSet[Closable] = weakref.WeakSet()
+        _sessions.add(self)
         self._generation = _fork.current
 
     @property
@@ -105,6 +110,13 @@ class Session:
             elif event.lost.model_id == model.model_id:
                 model.told_lost(failure_of(event.lost.detail))
 
+    def end_with_program(self) -> None:
+        """Let what other threads still do here end with InvalidStateError."""
+        if not self.closed and self._generation == _fork.current:
+            for model in list(self.models_loaded):
+                model.end_with_program()
+            self.closed = True
+
     def close(self, owned_broker: _embedded.EmbeddedBroker | None) -> Steps[None]:
         """End the session and its models. Does nothing the second time."""
         if self.closed or self._generation != _fork.current:
@@ -117,6 +129,21 @@ class Session:
             self.attach.close()
         if owned_broker is not None:
             yield InThread(owned_broker.close)
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """Close the sessions before `_embedded` ends their services: what is registered last is first.
+
+    A thread that still computes then learns that its program ends, not that a service is gone.
+    """
+    for session in list(_sessions):
+        session.end_with_program()
+
+
+atexit.register(_end_all)
 
 
 def open_session(
