@@ -31,7 +31,7 @@ class LosableModel:
         self.closed = False
         self.on_end: Callable[[], None] | None = None
         self._generation = _fork.current
-        self._pending: tuple[Exchange, float | None] | None = None
+        self._pending: list[tuple[Exchange, float | None]] = []
 
     def check_usable(self) -> None:
         """Raise InvalidStateError for a model that is closed, lost, or another process's."""
@@ -126,7 +126,7 @@ class LosableModel:
     def _lose(self, lost: Lost) -> None:
         if self.lost is None:
             self.lost = lost
-        self._pending = None
+        self._pending = []
 
     def _tell_closed(self, *, deadline_passed: bool) -> Steps[None]:
         request = pb.CloseModelRequest(model_id=self.model_id, deadline_passed=deadline_passed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.causes import Cause
 from model_loader_wire.description import ModelDescription
 from model_loader_wire.exchange import Exchange
 from model_loader_wire.frames import BadFrame, Kind
@@ -91,12 +91,15 @@ class ModelCore(LosableModel):
         limit = self.report.limits.compute_seconds
         wait = limit if timeout is None else seconds(timeout, limit)
         deadline = None if wait is None else time.monotonic() + wait
-        steps = (
-            self._compute_relayed(plan, request, answer, deadline)
-            if self.session.relayed
-            else self._directly(request, answer, deadline)
-        )
-        return Exclusive(self.turn, steps, deadline)
+        return Exclusive(self.turn, self.compute_prepared(request, answer, deadline), deadline)
+
+    def compute_prepared(
+        self, request: Request, answer: Answer, deadline: float | None
+    ) -> Steps[Any]:
+        """Run the model on inputs that are encoded."""
+        if self.session.relayed:
+            return self._compute_relayed(request, answer, deadline)
+        return self._directly(request, answer, deadline)
 
     def reset(self, timeout: float | None) -> Exclusive:
         """Put a stateful model back to its first state."""
@@ -144,30 +147,55 @@ class ModelCore(LosableModel):
     ) -> Steps[Any]:
         """Carry out a computation on the channel; a reset, if nothing is requested."""
         self.check_usable()
-        if self._pending is not None:
-            yield from self._drain(*self._pending, deadline)
+        if self._pending:
+            yield from self.settle(deadline)
         self._sequence += 1
         if request is None or answer is None:
             exchange = Exchange(Kind.RESET, self._sequence)
         else:
             exchange = answer.exchange(request, self._sequence)
-        # Until the reply is in, the exchange is pending: whatever interrupts this call, the next
-        # one carries it to its end before it sends anything.
-        self._pending = (exchange, deadline)
-        try:
-            yield Transfer(self.channel, exchange, deadline)
-        except DeadlinePassed:
-            yield from self._lose_by_deadline("the computation")
-        except ChannelEnded:
-            yield from self._lose_by_ending()
-        except BadFrame as error:
-            yield from self._lose_by_violation(error)
-        except BaseException:
-            exchange.abandon()
-            raise
-        self._pending = None
-        if exchange.failure is not None:
-            yield from self._fail(exchange.failure)
+        self._pending = [(exchange, deadline)]
+        return (yield from self.carry(exchange, answer, deadline))
+
+    def begin_ahead(self, request: Request, answer: Answer, deadline: float | None) -> Exchange:
+        """Make an exchange whose reply comes after those of all that are pending."""
+        self._sequence += 1
+        exchange = answer.exchange(request, self._sequence, alone=False)
+        self._pending = [*self._pending, (exchange, deadline)]
+        return exchange
+
+    def carry(
+        self,
+        exchange: Exchange,
+        answer: Answer | None,
+        deadline: float | None,
+        ahead: Exchange | None = None,
+    ) -> Steps[Any]:
+        """Carry the first pending exchange to its end; gives what the answer has.
+
+        Until the reply is in, an exchange is pending: whatever interrupts this call, the next one
+        carries it to its end before it sends anything.
+        """
+        if not exchange.done:
+            try:
+                yield Transfer(self.channel, exchange, deadline, ahead)
+            except DeadlinePassed:
+                yield from self._lose_by_deadline("the computation")
+            except ChannelEnded:
+                yield from self._lose_by_ending()
+            except BadFrame as error:
+                yield from self._lose_by_violation(error)
+            except BaseException:
+                exchange.abandon()
+                raise
+            self._pending = self._pending[1:]
+        failure = exchange.failure
+        if failure is not None:
+            if failure.cause not in WORKERS_CAUSES:
+                yield from self._lose_by_violation(
+                    BadFrame(f"the worker said {failure.cause}, which is not its to say")
+                )
+            raise from_failure(failure)
         if answer is None:
             return None
         try:
@@ -175,19 +203,20 @@ class ModelCore(LosableModel):
         except BadFrame as error:
             yield from self._lose_by_violation(error)
 
-    def _fail(self, failure: Failure) -> Steps[None]:
-        """Raise what the worker said of a call, as far as that is for a worker to say."""
-        if failure.cause not in WORKERS_CAUSES:
-            yield from self._lose_by_violation(
-                BadFrame(f"the worker said {failure.cause}, which is not its to say")
-            )
-        raise from_failure(failure)
+    def settle(self, deadline: float | None) -> Steps[None]:
+        """Carry to its end what other calls have left on the channel."""
+        while self._pending:
+            exchange, its_deadline = self._pending[0]
+            if exchange.is_ahead and not exchange.is_wanted and not exchange.sent_counts:
+                self._pending = self._pending[1:]
+                continue
+            yield from self._drain(exchange, its_deadline, deadline)
 
     def _drain(
         self, exchange: Exchange, its_deadline: float | None, deadline: float | None
     ) -> Steps[None]:
-        """Carry to its end what an interrupted call left on the channel."""
-        exchange.abandon()
+        if not exchange.is_wanted:
+            exchange.abandon()
         nearest = min(
             (moment for moment in (deadline, its_deadline) if moment is not None), default=None
         )
@@ -195,20 +224,21 @@ class ModelCore(LosableModel):
             yield Transfer(self.channel, exchange, nearest)
         except DeadlinePassed:
             if nearest == its_deadline:
-                yield from self._lose_by_deadline("an interrupted computation")
+                yield from self._lose_by_deadline("an earlier computation")
             raise TimeoutError(
-                "an interrupted call's computation did not end in time; the model is still usable"
+                "an earlier call's computation did not end in time; the model is still usable"
             ) from None
         except ChannelEnded:
             yield from self._lose_by_ending()
         except BadFrame as error:
             yield from self._lose_by_violation(error)
-        self._pending = None
+        self._pending = self._pending[1:]
 
     def _compute_relayed(
-        self, plan: Plan, request: Request, answer: Answer, deadline: float | None
+        self, request: Request, answer: Answer, deadline: float | None
     ) -> Steps[Any]:
         self.check_usable()
+        plan = answer.plan
         message = compute_request(self.model_id, plan, request)
         reply: pb.ComputeReply = yield from self._relay("Compute", message, deadline)
         try:
