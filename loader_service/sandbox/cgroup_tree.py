@@ -261,7 +261,8 @@ class Tree:
             if all(_remove(root / path) for root in set(self.roots.values())):
                 self._busy.discard(path)
                 for level in reversed(_levels_above(path)):
-                    if all([_remove(root / level) for root in set(self.roots.values())]):
+                    removed = [_remove(root / level) for root in set(self.roots.values())]
+                    if all(removed):
                         self._limits.pop(level, None)
 
 
