@@ -138,6 +138,19 @@ def slice_outside() -> bytes:
     )
 
 
+def sliced_into_nothing() -> bytes:
+    """A slice of 2 x 3, into an output of no rows."""
+    return one(
+        Op.SLICE,
+        lambda graph: [
+            graph.input("x", _FLOAT, (4, 4)),
+            ints(graph, "begin", 1, 0),
+            ints(graph, "size", 2, 3),
+        ],
+        (0, 3),
+    )
+
+
 def stride_beyond_integers() -> bytes:
     """A slice by steps of 2³¹ - 1: added to an index it is below zero."""
     return one(

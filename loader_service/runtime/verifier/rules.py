@@ -10,12 +10,13 @@ from loader_service.runtime.verifier.look import Look, Rule
 from loader_service.runtime.verifier.lookups import LOOKUPS
 from loader_service.runtime.verifier.quantization import broken_ratio
 from loader_service.runtime.verifier.shapes import SHAPES
+from loader_service.runtime.verifier.slices import SLICES
 from loader_service.runtime.verifier.tensors import MAXIMUM_RANK
 from loader_service.runtime.verifier.types import broken_types
 from loader_service.runtime.verifier.windows import WINDOWS
 
 RULES: dict[int, Rule] = {
-    int(code): rule for table in (WINDOWS, SHAPES, LOOKUPS) for code, rule in table.items()
+    int(code): rule for table in (WINDOWS, SHAPES, SLICES, LOOKUPS) for code, rule in table.items()
 }
 """By the number of a builtin operator."""
 
