@@ -10,13 +10,14 @@ import os
 import socket
 import struct
 from time import monotonic_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 from loader_service.runtime.engine import LoadedModel
 from loader_service.worker.control import HEAD, PONG, Message, pack, unpack_head
 from loader_service.worker.failing import Refused, failure_of
 from loader_service.worker.inbox import ChannelClosed, Inbox
 from loader_service.worker.orders import Go
+from loader_service.worker.requests import Known, Requests
 from loader_service.worker.steady import SteadyCall
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.exchange import byte_view
@@ -29,7 +30,6 @@ from model_loader_wire.frames import (
     pack_header,
     pack_table,
     unpack_header,
-    unpack_table,
 )
 from model_loader_wire.polling import Polling
 from model_loader_wire.strings import BadStrings, unpack_strings
@@ -46,14 +46,6 @@ def prepare_channel(channel: socket.socket) -> None:
     quarter = struct.pack("@ll", 0, LOOK_AFTER_NS // 1000)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, quarter)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, quarter)
-
-
-class _Known(NamedTuple):
-    """The last good table of a signature's requests."""
-
-    table: bytes
-    payload_length: int
-    entries: tuple[Entry, ...]
 
 
 class Serving:
@@ -73,8 +65,8 @@ class Serving:
         self._go = go
         self._looked = monotonic_ns()
         self._calls = 0
-        self._known: dict[int, _Known] = {}
-        self._last: _Known | None = None
+        self._requests = Requests(model.description, go.tensor_bytes)
+        self._last: Known | None = None
         self._steady: SteadyCall | None = None
         self._polling = Polling()
         self._answer_table: tuple[tuple[Entry, ...], bytes] = ((), b"")
@@ -138,7 +130,7 @@ class Serving:
 
         Not while there are bytes in the inbox: that path reads from the channel only.
         """
-        known = self._known[header.signature]
+        known = self._requests.known[header.signature]
         if known is not self._last:
             self._last = known
             return
@@ -174,7 +166,7 @@ class Serving:
         table = self._inbox.take(header.table_length)
         unread = header.payload_length
         try:
-            entries = self._entries(header, table)
+            entries = self._requests.check(header, table)
             views = self._model.prepare_inputs(
                 header.signature, [entry.dimensions for entry in entries]
             )
@@ -207,52 +199,6 @@ class Serving:
         else:
             return True
         return False
-
-    def _entries(self, header: Header, table: memoryview) -> tuple[Entry, ...]:
-        """Check the request against the model's own declaration; the last table is remembered."""
-        known = self._known.get(header.signature)
-        if (
-            known is not None
-            and known.table == table
-            and known.payload_length == header.payload_length
-            and len(known.entries) == header.tensors
-        ):
-            return known.entries
-        if header.signature >= len(self._model.description.signatures):
-            raise Refused(Cause.INVALID_INPUT, f"there is no signature {header.signature}")
-        if header.payload_length > self._go.tensor_bytes:
-            raise Refused(
-                Cause.LIMIT,
-                f"the inputs have {header.payload_length} bytes, "
-                f"the limit tensor_bytes is {self._go.tensor_bytes}",
-                limit="tensor_bytes",
-                value=header.payload_length,
-                maximum=self._go.tensor_bytes,
-            )
-        try:
-            entries = unpack_table(table, header.tensors, header.payload_length)
-        except ValueError as error:
-            raise Refused(Cause.INVALID_INPUT, str(error)) from None
-        inputs = self._model.description.signatures[header.signature].inputs
-        if len(entries) != len(inputs):
-            raise Refused(
-                Cause.INVALID_INPUT, f"{len(entries)} inputs came, {len(inputs)} are needed"
-            )
-        for entry, declared in zip(entries, inputs, strict=True):
-            if entry.data_type is not declared.data_type:
-                raise Refused(
-                    Cause.INVALID_INPUT,
-                    f"input {declared.name!r} is {declared.data_type.api_name}, "
-                    f"not {entry.data_type.api_name}",
-                )
-            if not declared.accepts(entry.dimensions):
-                raise Refused(
-                    Cause.INVALID_INPUT,
-                    f"input {declared.name!r} has dimensions {declared.dimensions}, "
-                    f"not {entry.dimensions}",
-                )
-        self._known[header.signature] = _Known(bytes(table), header.payload_length, entries)
-        return entries
 
     def _answer(self, header: Header, queue_ns: int, compute_ns: int) -> None:
         outputs = self._model.outputs(header.signature)
@@ -290,7 +236,7 @@ class Serving:
             self._inbox.skip(unread)
             unread = 0
             self._model.reset()
-            self._known.clear()
+            self._requests.known.clear()
             self._last = None
             self._write([pack_header(Kind.DONE, header.sequence)])
         except ChannelClosed:
