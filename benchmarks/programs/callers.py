@@ -79,13 +79,16 @@ class Bench:
         return ml.embed(runtime="litert", limits=limits, origin="watched")
 
     def models(self, connection: Any, count: int) -> list[Call]:
+        """So many models in the service, as calls."""
+        return [partial(model.compute, self.x) for model in self.loaded(connection, count)]
+
+    def loaded(self, connection: Any, count: int) -> list[Any]:
         """So many models in the service."""
         import model_loader as ml
 
         context = ml.create_context(connection=connection, num_threads=self.order.threads)
         loader = ml.MLModelLoader(context)
-        loaded = [loader.load(self.data) for _ in range(count)]
-        return [partial(model.compute, self.x) for model in loaded]
+        return [loader.load(self.data) for _ in range(count)]
 
     def blocks(self, make: Callable[[], Block]) -> list[Block]:
         """The blocks of one condition."""

@@ -8,6 +8,7 @@ was answered.
 |---|---|
 | `one after the other` | one interpreter in process, called in a loop |
 | `one client` | one model in the service, called in a loop |
+| `sequence` | one model in the service, the next inputs on their way (`compute_many`) |
 | `pipelining` | one model in the service, `depth` calls under way by asyncio |
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic, monotonic_ns
 from typing import Any
@@ -39,6 +40,25 @@ def one_client(bench: Bench) -> dict[str, list[Block]]:
         (call,) = bench.models(connection, 1)
         warm_up(call)
         return {"calls": bench.blocks(partial(rate, [call], bench.given["seconds"]))}
+
+
+def sequence(bench: Bench) -> dict[str, list[Block]]:
+    """A sequence through the service: the next inputs travel while the worker computes."""
+    with bench.connect() as connection:
+        (model,) = bench.loaded(connection, 1)
+        warm_up(partial(model.compute, bench.x))
+
+        def inputs(ends: float) -> Iterator[Any]:
+            while monotonic() < ends:
+                yield bench.x
+
+        def block() -> Block:
+            stolen, began = stolen_ticks(), monotonic_ns()
+            count = sum(1 for _ in model.compute_many(inputs(monotonic() + bench.given["seconds"])))
+            taken = monotonic_ns() - began
+            return {"ns": [taken / count], "stolen": stolen_ticks() - stolen}
+
+        return {"calls": bench.blocks(block)}
 
 
 def pipelining(bench: Bench) -> dict[str, list[Block]]:
@@ -81,6 +101,7 @@ async def _pipeline(bench: Bench) -> dict[str, list[Block]]:
 ARMS: dict[str, Callable[[Bench], dict[str, list[Block]]]] = {
     "one after the other": one_after_the_other,
     "one client": one_client,
+    "sequence": sequence,
     "pipelining": pipelining,
 }
 

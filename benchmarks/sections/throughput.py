@@ -17,11 +17,12 @@ from model_loader_cli.bench.samples import alone, combined, medians
 TITLE = "Throughput"
 PIPELINING_PROGRAM = "benchmarks.programs.pipelining"
 CROWDS_PROGRAM = "benchmarks.programs.crowds"
-LOOP, CLIENT, PIPELINING = "one after the other", "one client", "pipelining"
+LOOP, CLIENT = "one after the other", "one client"
+SEQUENCE, PIPELINING = "sequence", "pipelining"
 CROWD_HERE, CROWD = "crowd in process", "crowd"
 BESIDE_HERE, BESIDE, BESIDE_RELAYED = "neighbours in process", "neighbours", "neighbours relayed"
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "pipelining": (LOOP, LOOP + AGAIN, CLIENT, PIPELINING),
+    "pipelining": (LOOP, LOOP + AGAIN, CLIENT, SEQUENCE, PIPELINING),
     "crowd": (CROWD_HERE, CROWD_HERE + AGAIN, CROWD),
     "fairness": (BESIDE_HERE, BESIDE_HERE + AGAIN, BESIDE, BESIDE_RELAYED),
 }
@@ -81,16 +82,17 @@ def calls_a_second(pairs: Pairs, arm: str, condition: str) -> Interval:
 
 
 def figures(samples: Mapping[str, Any]) -> dict[str, Figure]:
-    """The figure that a target is set for, unless no block was quiet."""
+    """The figures that targets are set for, unless no block was quiet."""
     pairs = samples["pipelining"]["pairs"]
-    try:
-        return {
-            "pipelining: share of in process": Figure(
-                share(pairs, PIPELINING, LOOP, CALLS), share(pairs, LOOP + AGAIN, LOOP, CALLS)
+    result = {}
+    for arm in (SEQUENCE, PIPELINING):
+        try:
+            result[f"{arm}: share of in process"] = Figure(
+                share(pairs, arm, LOOP, CALLS), share(pairs, LOOP + AGAIN, LOOP, CALLS)
             )
-        }
-    except NothingLeft:
-        return {}
+        except NothingLeft:
+            continue
+    return result
 
 
 def tables(samples: Mapping[str, Any]) -> str:
@@ -106,6 +108,7 @@ def tables(samples: Mapping[str, Any]) -> str:
                 for arm, text in (
                     (LOOP, "in process, one call after the other"),
                     (CLIENT, "the service, one call after the other"),
+                    (SEQUENCE, "the service, the next on its way (`compute_many`)"),
                     (PIPELINING, f"the service, {cases.PIPELINE_DEPTH} calls under way (asyncio)"),
                 )
             ),
