@@ -239,6 +239,15 @@ def output_of_nothing() -> bytes:
     return model.write()
 
 
+def output_of_an_empty_buffer() -> bytes:
+    """As `output_of_nothing`, of a buffer that is there and holds nothing."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    graph.input("x", TensorType.STRING, (4,))
+    graph.output(graph.tensor("y", TensorType.STRING, (4,), buffer=model.buffer(b"")))
+    return model.write()
+
+
 def softmax_of_nothing() -> bytes:
     """SOFTMAX over a dimension of size 0: tflite-runtime crashes."""
     return one(Op.SOFTMAX, lambda graph: [graph.input("x", _FLOAT, (2, 0))], (2, 0), beta=1.0)
@@ -281,6 +290,9 @@ FLAWS_OF_SHAPES = (
     ),
     Regression(convolution_without_bias, "a crash of both runtimes", "takes 2 inputs"),
     Regression(output_of_nothing, "a crash of LiteRT 2.3.0", "'y': an output .* nothing produces"),
+    Regression(
+        output_of_an_empty_buffer, "a crash of LiteRT 2.3.0", "'y': an output .* nothing produces"
+    ),
     Regression(softmax_of_nothing, "a crash of tflite-runtime 2.14", "goes over no elements"),
 )
 """With the words of their refusal (a regular expression)."""

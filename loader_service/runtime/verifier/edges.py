@@ -74,7 +74,8 @@ def _check_subgraph(model: Model, graph: Subgraph) -> None:
                 )
     for index in graph.outputs:
         tensor = graph.tensors[index]
-        if index not in readable and tensor.record["buffer"] == 0:
+        # A constant without elements has no bytes in its buffer.
+        if index not in readable and not (tensor.buffer and 0 in tensor.shape):
             place = model.tensor_place(graph, index)
             raise InvalidModel(f"{place}: an output of the model that nothing produces")
 
