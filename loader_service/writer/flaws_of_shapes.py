@@ -248,6 +248,15 @@ def output_of_an_empty_buffer() -> bytes:
     return model.write()
 
 
+def resized_from_nothing() -> bytes:
+    """RESIZE_BILINEAR of an image without rows: tflite-runtime crashes."""
+    return one(
+        Op.RESIZE_BILINEAR,
+        lambda graph: [graph.input("x", _FLOAT, (1, 0, 4, 2)), ints(graph, "size", 3, 5)],
+        (1, 3, 5, 2),
+    )
+
+
 def softmax_of_nothing() -> bytes:
     """SOFTMAX over a dimension of size 0: tflite-runtime crashes."""
     return one(Op.SOFTMAX, lambda graph: [graph.input("x", _FLOAT, (2, 0))], (2, 0), beta=1.0)
@@ -293,6 +302,7 @@ FLAWS_OF_SHAPES = (
     Regression(
         output_of_an_empty_buffer, "a crash of LiteRT 2.3.0", "'y': an output .* nothing produces"
     ),
+    Regression(resized_from_nothing, "a crash of tflite-runtime 2.14", "an image out of none"),
     Regression(softmax_of_nothing, "a crash of tflite-runtime 2.14", "goes over no elements"),
 )
 """With the words of their refusal (a regular expression)."""

@@ -180,6 +180,9 @@ def _resize(look: Look) -> Iterator[str]:
     size = look.constant(1)
     if size is not None and (len(size) != 2 or min(size) < 1 or prod(size) > LARGEST_COUNT):
         yield f"its new size is {size}"
+    shape = look.dimensions(0)
+    if shape is not None and 0 in shape:
+        yield f"makes an image out of none, of shape {shape}"
 
 
 def _unpacked_weights(look: Look) -> Iterator[str]:
