@@ -20,7 +20,7 @@ from tests.fuzz.models import campaign, footprint
 from tests.fuzz.models.asking import Outcome, ask, judged
 from tests.fuzz.models.bystander import Bystander
 from tests.fuzz.models.campaign import Campaign
-from tests.fuzz.models.forked import end_of, minimised
+from tests.fuzz.models.forked import end_of
 from tests.fuzz.models.mutants import KINDS, Maker, Mutant
 from tests.fuzz.models.seeds import own_seeds
 from tests.fuzz.models.tally import MUST_BE_ZERO, Tally
@@ -227,7 +227,3 @@ def test_how_a_child_ends_is_told() -> None:
     assert end_of(lambda: None) == "ended"
     assert end_of(lambda: [][0]) == "IndexError"
     assert end_of(lambda: os.kill(os.getpid(), signal.SIGFPE)) == "SIGFPE"
-
-
-def test_changes_that_do_not_matter_are_left_out() -> None:
-    assert minimised(6, lambda kept: {1, 4} <= kept) == {1, 4}

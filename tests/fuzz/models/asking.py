@@ -70,10 +70,8 @@ def look(connection: ml.Connection, mutant: Mutant) -> Outcome:
 def judged(error: ml.ModelLoaderError) -> Outcome:
     """Say what an error of the service means for the run."""
     if error.cause in DEATHS:
-        signal = re.search(r"\bSIG[A-Z]+|status \d+", error.message)
-        named = error.cause == Cause.CRASHED and signal is not None
-        assert signal is not None or not named
-        cause = signal[0] if named and signal else str(error.cause)
+        named = re.search(r"\bSIG[A-Z]+|status \d+", error.message)
+        cause = named[0] if named and error.cause == Cause.CRASHED else str(error.cause)
         return Outcome("death", cause, error.message)
     if error.cause in CLEAN:
         return Outcome("refused", str(error.cause), error.message)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import random
 import resource
 import signal
 from collections.abc import Callable
@@ -94,15 +93,3 @@ def accepted(model: bytes) -> bool:
     except RuntimeFailure:
         return False
     return True
-
-
-def minimised(
-    changes: int, fails: Callable[[frozenset[int]], bool], seed: int = 0
-) -> frozenset[int]:
-    """The fewest of so many changes that still fail, found by leaving out one after another."""
-    kept = frozenset(range(changes))
-    order = random.Random(seed).sample(sorted(kept), changes)
-    for change in order:
-        if fails(kept - {change}):
-            kept -= {change}
-    return kept
