@@ -128,8 +128,11 @@ class Serving:
     def _expect_again(self, header: Header) -> None:
         """Take the steady path from now on if this request was like the one before.
 
-        Not while there are bytes in the inbox: that path reads from the channel only.
+        Not while there are bytes in the inbox: that path reads from the channel only. Nor with more
+        inputs than one system call fills.
         """
+        if header.tensors >= PARTS_AT_A_TIME:
+            return
         known = self._requests.known[header.signature]
         if known is not self._last:
             self._last = known

@@ -250,6 +250,39 @@ def test_a_reset_and_a_refusal_are_served_in_between(worker: Worker) -> None:
     worker.become_steady(SMALL)
 
 
+def test_more_inputs_than_one_system_call_fills(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = TensorDescription("one", DataType.INT32, (1,), 4)
+    many = 1500
+    signature = SignatureDescription("", (one,) * many, (one,))
+    monkeypatch.setattr(Model, "description", ModelDescription((signature,), "none", "none"))
+
+    def prepare_inputs(self: Model, *_: object) -> list[memoryview]:
+        self.values = np.zeros(many, np.int32)
+        return [self.values[place : place + 1].data.cast("B") for place in range(many)]
+
+    def outputs(self: Model, signature: int) -> list[OutputTensor]:
+        return [OutputTensor(DataType.INT32, (1,), self.answer[-1:].data.cast("B"))]
+
+    def inputs(self: Steady) -> list[Array]:
+        return [self.model.values[place : place + 1] for place in range(many)]
+
+    monkeypatch.setattr(Model, "prepare_inputs", prepare_inputs)
+    monkeypatch.setattr(Model, "outputs", outputs)
+    monkeypatch.setattr(Steady, "inputs", inputs)
+    worker = Worker()
+    table = pack_table([Entry(DataType.INT32, (1,), 4)] * many)
+    head = pack_header(
+        Kind.COMPUTE, 4, payload_length=4 * many, table_length=len(table), tensors=many
+    )
+    for _ in range(4):
+        worker.channel.sendall(head + table + np.arange(many, dtype=np.int32).tobytes())
+        header = unpack_header(worker.read(HEADER.size))
+        assert header.kind is Kind.ANSWER
+        worker.read(header.table_length)
+        assert np.frombuffer(worker.read(4), np.int32) == [many]
+    worker.close()
+
+
 def test_what_is_no_frame_ends_the_worker(worker: Worker) -> None:
     worker.become_steady(SMALL)
     worker.channel.sendall(bytes(200))
