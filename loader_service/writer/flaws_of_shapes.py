@@ -257,6 +257,17 @@ def resized_from_nothing() -> bytes:
     )
 
 
+def declared_otherwise() -> bytes:
+    """An input of 1 that declares 1000: tflite-runtime divided by zero when it was called so."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    x = graph.input("x", _FLOAT, (1,), shape_signature=(1000,))
+    y = graph.tensor("y", _FLOAT, (1,))
+    graph.operator(Op.ABS, [x], [y])
+    graph.output(y)
+    return model.write()
+
+
 def softmax_of_nothing() -> bytes:
     """SOFTMAX over a dimension of size 0: tflite-runtime crashes."""
     return one(Op.SOFTMAX, lambda graph: [graph.input("x", _FLOAT, (2, 0))], (2, 0), beta=1.0)
@@ -303,6 +314,7 @@ FLAWS_OF_SHAPES = (
         output_of_an_empty_buffer, "a crash of LiteRT 2.3.0", "'y': an output .* nothing produces"
     ),
     Regression(resized_from_nothing, "a crash of tflite-runtime 2.14", "an image out of none"),
+    Regression(declared_otherwise, "a fault in tflite-runtime 2.14", "size 1, and declares 1000"),
     Regression(softmax_of_nothing, "a crash of tflite-runtime 2.14", "goes over no elements"),
 )
 """With the words of their refusal (a regular expression)."""

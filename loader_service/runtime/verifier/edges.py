@@ -50,6 +50,13 @@ def _check_subgraph(model: Model, graph: Subgraph) -> None:
         if graph.tensors[index].data is not None:
             place = model.tensor_place(graph, index)
             raise InvalidModel(f"{place}: an input of the model cannot be a constant")
+        tensor = graph.tensors[index]
+        signature = model.structure.integers(tensor.record["shape_signature"], "shape_signature")
+        for size, declared in zip(tensor.shape, signature, strict=False):
+            # A caller would give it the declared size, which no rule has looked at.
+            if declared not in (size, -1):
+                place = model.tensor_place(graph, index)
+                raise InvalidModel(f"{place}: has the size {size}, and declares {declared}")
     readable.update(graph.inputs)
     writable.difference_update(graph.inputs)
     for operator in graph.operators:
