@@ -95,6 +95,11 @@ class Control:
         else:
             self._reading.add_done_callback(lambda _: call())
 
+    def stop_reading(self) -> None:
+        """Read no more, of a worker that has been judged."""
+        if self._reading is not None:
+            self._reading.cancel()
+
     def say_now(self, data: bytes) -> None:
         """Send without waiting; raises OSError for a worker that does not read."""
         self._socket.send(data)
@@ -181,8 +186,9 @@ class Control:
             # before this comes.
             closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket")
             self._loop.call_later(CLOSING_SECONDS, self._worker.kill, closed)
-        self._messages.put_nowait(None)
-        self._loop.call_soon(self.close_if_over)
+        finally:
+            self._messages.put_nowait(None)
+            self._loop.call_soon(self.close_if_over)
 
     async def _take(self, count: int) -> bytes:
         """Receive exactly so many bytes; memory grows with what comes. Raises EOFError, OSError."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from loader_service.broker import pings
-from loader_service.broker.control import Control
+from loader_service.broker.control import CLOSING_SECONDS, Control
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.meter import Meter, Usage
 from loader_service.broker.model_bytes import ModelBytes
@@ -210,10 +210,14 @@ class Worker:
     def _exited(self) -> None:
         """Judge once all is read that the process said before it ended."""
         self._loop.remove_reader(self._pidfd)
+        # If somebody else holds its end of the control socket, that does not end with it.
+        self._loop.call_later(CLOSING_SECONDS, self._judge)
         self._control.when_read(self._judge)
 
     def _judge(self) -> None:
-        """Reap the process, and say why it ended."""
+        """Reap the process, and say why it ended; at the first call."""
+        if self._ended.done():
+            return
         try:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -256,6 +260,7 @@ class Worker:
         self._ended.set_result(lost)
         self._last_words.close()
         self.drop_channel()
+        self._control.stop_reading()
         self._control.close_if_over()
         waiting, self._on_end = self._on_end, []
         for call in waiting:

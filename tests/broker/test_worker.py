@@ -122,6 +122,18 @@ def test_a_worker_that_is_dead_before_it_begins() -> None:
     run(test)
 
 
+def test_a_death_is_seen_although_somebody_holds_the_worker_s_end_of_the_socket() -> None:
+    async def test() -> None:
+        held = "\nif os.fork(): os._exit(3)\nsignal.alarm(25)\nchannel.recv(1)\nos._exit(0)"
+        async with fake_worker(READY + held) as worker:
+            await worker.begin(GO)
+            failure = await lost(worker)
+            assert failure.cause is Cause.CRASHED
+            assert "status 3" in failure.message
+
+    run(test)
+
+
 FAILED = "say(FAILED, b'{}'); time.sleep(60)"
 REPORT = '{"cause": "%s", "message": "m", "limit": "l", "value": %s, "maximum": 2}'
 

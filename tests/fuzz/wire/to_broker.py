@@ -37,8 +37,9 @@ from tests.fuzz.wire.damage import damaged, json_bytes, number
 from tests.fuzz.wire.replies import open_descriptors
 from tests.fuzz.wire.targets import MODEL
 
-HANG_SECONDS = 20.0
-TOGETHER = 100
+HANG_SECONDS = 60.0
+VERDICT_SECONDS = 20.0
+TOGETHER = 60
 """Workers at a time."""
 IDLE = "/bin/sleep"
 REFUSALS = frozenset(
@@ -164,6 +165,10 @@ async def _look(table: Table, before: int, tasks: int, item: int) -> None:
     )
 
 
+def _nobody(worker: Worker) -> None:
+    """Nobody is told of the end."""
+
+
 @contextmanager
 def _handle() -> Iterator[tuple[Worker, socket.socket]]:
     """Give a worker's handle, and the worker's end of its control socket."""
@@ -175,7 +180,9 @@ def _handle() -> Iterator[tuple[Worker, socket.socket]]:
         os.close(writing)
         ours.setblocking(False)
         last_words = LastWords(reading)
-        worker = Worker(pid, ours, client, last_words, None, DEFAULT_LIMITS, lambda _: None, 5)
+        worker = Worker(
+            pid, ours, client, last_words, None, DEFAULT_LIMITS, _nobody, VERDICT_SECONDS
+        )
         yield worker, theirs
 
 
