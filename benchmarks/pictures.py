@@ -54,7 +54,8 @@ def latency(figure: Any, samples: Samples) -> None:
         axes.set_title(entry["name"])
         axes.set_xlabel("ms a call")
         axes.set_ylabel("% of calls")
-        axes.legend(frameon=False)
+    if entries:
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside right center")
 
 
 def payload(figure: Any, samples: Samples) -> None:
@@ -108,7 +109,7 @@ def split(figure: Any, samples: Samples) -> None:
         axes.set_title(entry["name"])
         axes.set_xlabel("ms")
     if entries:
-        axes.legend(frameon=False)
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside right center")
 
 
 def critical_path(figure: Any, samples: Samples) -> None:
@@ -127,7 +128,7 @@ def critical_path(figure: Any, samples: Samples) -> None:
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("ms")
-    axes.legend(frameon=False, loc="center right")
+    figure.legend(frameon=False, loc="outside right center")
 
 
 def workers(figure: Any, samples: Samples) -> None:
@@ -157,6 +158,7 @@ def crowd(figure: Any, samples: Samples) -> None:
     """Calls a second, by the number of models that are called at a time."""
     (axes,) = _row(figure, 1)
     pairs = samples["crowd"]["pairs"]
+    axes.xaxis.get_major_locator().set_params(integer=True)
     conditions = [name for name in pairs[0][throughput.CROWD]["blocks"] if "clients" not in name]
     for arm, colour, label in (
         (throughput.CROWD_HERE, COLOURS[IN_PROCESS], "in process: threads"),
