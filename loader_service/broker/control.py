@@ -137,13 +137,15 @@ class Control:
         end = start + length
         while start < end:
             try:
-                sent = os.sendfile(self._socket.fileno(), descriptor, start, end - start)
+                start += _moved(self._socket, descriptor, start, end - start)
             except BlockingIOError:
                 await writable(self._socket)
-                continue
-            if not sent:
-                raise OSError("the file is shorter than it was")
-            start += sent
+            except ConnectionError:
+                raise
+            except OSError as error:
+                # The file's fault. The worker would wait for its bytes in vain.
+                fault = Failure(Cause.INTERNAL, f"the held bytes cannot be sent: {error}")
+                raise Refusal(await self._worker.end(fault)) from None
 
     async def _sent(self, sending: Coroutine[None, None, object]) -> None:
         self._sending = True
@@ -223,3 +225,11 @@ def failure_reported(fields: dict[str, object]) -> Failure:
     if failure is None or failure.cause not in WORKER_MAY_SAY:
         return Failure(Cause.PROTOCOL_VIOLATION, "the worker's report of a failure cannot be")
     return failure
+
+
+def _moved(sock: socket.socket, descriptor: int, start: int, length: int) -> int:
+    """Send some bytes of a file; returns how many. Raises OSError, also at the file's end."""
+    sent = os.sendfile(sock.fileno(), descriptor, start, length)
+    if not sent:
+        raise OSError("the file ends before that")
+    return sent
