@@ -6,6 +6,7 @@ of the request (client's clock); `queue` and `compute`, what the worker's reply 
 inputs and of its own invoke. What is left of a call, `ns - send - compute`, is the reply: waking
 the worker, its Python, its writing, waking the client, reading the answer. Where a request is
 larger than the socket's buffer, the worker reads while the client sends: `queue` overlaps `send`.
+Where the worker runs at once on the client's core, `send` ends late and overlaps `compute`, too.
 
 The watch costs the call about two microseconds, so no other figure is taken from this arm.
 """
