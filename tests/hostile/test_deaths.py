@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+from collections import Counter
 
 import psutil
 import pytest
 
 import model_loader as ml
 from loader_service.broker.verdict import CRASHES
+from tests.faults.ground import groups_of, trees_of
 from tests.hostile.probe_runtime import FAULTS
-from tests.hostile.probes import Probe, ProbeService, model_with
+from tests.hostile.probes import Probe, ProbeService
+from tests.support.processes import wait_until_empty
 
 pytestmark = pytest.mark.isolation
 
@@ -200,24 +204,40 @@ def test_a_death_between_two_calls_is_told_without_being_asked(service: ProbeSer
 
 
 @pytest.mark.slow
-def test_a_hundred_deaths_leave_nothing(service: ProbeService) -> None:
-    """Descriptors and memory of the broker after many deaths of many kinds."""
-    broker = psutil.Process(service.pid)
+def test_a_hundred_deaths_leave_nothing() -> None:
+    """Descriptors, memory and cgroups of the broker after many deaths of many kinds.
 
-    def round_of_deaths() -> None:
-        for attack in ("deaths.abort", "deaths.read_null", "deaths.touch_beyond_file"):
+    What is kept of models on purpose, each a descriptor, is left out: it is tested by itself.
+    """
+    with ProbeService(limits={"compute_seconds": 5}, kept_model_bytes=0) as service:
+        broker = psutil.Process(service.pid)
+
+        def round_of_deaths() -> None:
+            for attack in ("deaths.abort", "deaths.read_null", "deaths.touch_beyond_file"):
+                with service.probe() as probe:
+                    probe.error(attack)
+            with pytest.raises(ml.OperationError):
+                service.probe("deaths.abort")
             with service.probe() as probe:
-                probe.error(attack)
-        with pytest.raises(ml.OperationError):
-            service.probe("deaths.abort")
-        with service.probe() as probe:
-            assert probe.is_killed_for("socket", 1, 1, 0)
+                assert probe.is_killed_for("socket", 1, 1, 0)
 
-    for _ in range(5):
-        round_of_deaths()
-    descriptors, memory = broker.num_fds(), broker.memory_info().rss
-    for _ in range(20):
-        round_of_deaths()
-    assert broker.num_fds() <= descriptors
-    assert broker.memory_info().rss - memory < 4 << 20
-    assert model_with() != model_with()
+        def settle() -> None:
+            service.wait_for_workers([])
+            left = wait_until_empty(lambda: groups_of(service.pid), HANG_SECONDS)
+            assert not left
+
+        for _ in range(5):
+            round_of_deaths()
+        settle()
+        descriptors, memory = service.open_files(), broker.memory_info().rss
+        for _ in range(20):
+            round_of_deaths()
+        settle()
+        assert _kinds(service.open_files()) <= _kinds(descriptors)
+        assert broker.memory_info().rss - memory < 4 << 20
+    assert not trees_of(service.pid)
+
+
+def _kinds(files: list[str]) -> Counter[str]:
+    """Count open files by what they are, without the numbers that the kernel gives them."""
+    return Counter(re.sub(r"\d+", "", file) for file in files)
