@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ class Source:
         self._digest = hashlib.sha256()
         if isinstance(source, str | os.PathLike):
             self._open(os.fspath(source))
+        elif isinstance(source, io.TextIOBase):
+            raise ConstraintError("the file object must be binary: open the model with mode 'rb'")
         elif hasattr(source, "read"):
             self._file = source
             name = getattr(source, "name", "")

@@ -125,9 +125,22 @@ def test_other_kinds_are_refused(loader: ml.MLModelLoader, source: Any) -> None:
     assert caught.value.cause is Cause.BAD_SOURCE
 
 
-def test_text_file_is_refused(loader: ml.MLModelLoader) -> None:
+def test_text_file_is_refused(loader: ml.MLModelLoader, tmp_path: Path) -> None:
     with pytest.raises(ml.ConstraintError, match="must be binary"):
         loader.load(io.StringIO("model"))
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\xe4\xff")  # no text in any encoding that is tried
+    with path.open(encoding="utf-8") as file, pytest.raises(ml.ConstraintError, match="mode 'rb'"):
+        loader.load(file)
+
+
+def test_reader_of_text_is_refused(loader: ml.MLModelLoader) -> None:
+    class Texts:
+        def read(self, size: int) -> str:
+            return "model"
+
+    with pytest.raises(ml.ConstraintError, match=r"must be binary: its read\(\) gave str"):
+        loader.load(Texts())
 
 
 def test_failing_reader_fails_the_load(loader: ml.MLModelLoader) -> None:
