@@ -93,8 +93,20 @@ def _sealed_size(descriptor: int) -> int:
             Cause.INVALID_INPUT,
             "the memory that was offered is not sealed against writing, growing and shrinking",
         )
-    facts = os.fstat(descriptor)
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise refuse(Cause.INVALID_INPUT, "the memory that was offered cannot be read")
+    size = os.fstat(descriptor).st_size
     # To read a hole would make memory that only the broker pays for.
-    if not facts.st_size or facts.st_blocks * BLOCK < facts.st_size:
+    if not size or _has_holes(descriptor, size):
         raise refuse(Cause.INVALID_INPUT, "the memory that was offered is empty or has holes")
-    return facts.st_size
+    return size
+
+
+def _has_holes(descriptor: int, size: int) -> bool:
+    """Whether there are bytes without memory, which a sealed file never gets later.
+
+    The count of blocks is not enough: there may be some beyond the end. Nor is the search for a
+    hole, which knows none in huge pages.
+    """
+    blocks = os.fstat(descriptor).st_blocks
+    return blocks * BLOCK < size or os.lseek(descriptor, 0, os.SEEK_HOLE) < size

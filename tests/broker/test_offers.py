@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import asyncio
 import fcntl
 import hashlib
 import os
@@ -16,8 +18,15 @@ import grpc
 import numpy as np
 import pytest
 
+from loader_service.broker.descriptors import Descriptors
+from loader_service.broker.held_models import HeldModels
+from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.refusal import Refusal
+from loader_service.broker.sessions import Sessions
+from loader_service.broker.settings import Settings
 from loader_service.writer import small
 from model_loader_wire import sealed
+from model_loader_wire.causes import Cause
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
@@ -35,6 +44,21 @@ def memory(content: bytes, seals: int = sealed.SEALS) -> Iterator[int]:
     try:
         os.write(descriptor, content)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def memory_beyond_end(size: int) -> Iterator[int]:
+    """Sealed memory of that size which is one hole, with as much memory behind its end."""
+    descriptor = sealed.make()
+    try:
+        os.truncate(descriptor, size)
+        libc = ctypes.CDLL(None, use_errno=True)
+        keep_size = 1
+        assert libc.fallocate(descriptor, keep_size, ctypes.c_long(size), ctypes.c_long(size)) == 0
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, sealed.SEALS)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -142,6 +166,26 @@ def test_holes_and_wrong_sizes_are_refused(session: RawSession) -> None:
     os.close(descriptor)
 
 
+def test_memory_beyond_the_end_does_not_hide_a_hole(session: RawSession) -> None:
+    """The file has as many blocks as it has bytes, but not where its bytes are."""
+    with memory_beyond_end(1 << 20) as descriptor:
+        facts = os.fstat(descriptor)
+        assert facts.st_blocks * 512 >= facts.st_size == 1 << 20
+        assert "has holes" in ask(session, 1 << 20, descriptor).error.message
+
+
+def test_memory_that_can_only_be_written_is_refused(session: RawSession) -> None:
+    with memory(MODEL, 0) as first:
+        second = os.open(f"/proc/self/fd/{first}", os.O_WRONLY)
+        fcntl.fcntl(first, fcntl.F_ADD_SEALS, sealed.SEALS)
+    try:
+        reply = ask(session, len(MODEL), second)
+    finally:
+        os.close(second)
+    assert reply.error.cause == "invalid-input"
+    assert "cannot be read" in reply.error.message
+
+
 def test_an_offer_is_good_once_and_for_its_session(service: Service, session: RawSession) -> None:
     name = offer(session)
     with RawSession(service.directory) as other:
@@ -220,3 +264,22 @@ def test_a_load_that_fails_leaves_nothing(session: RawSession, service: Service)
     assert refused(lambda: session.load(garbage)).cause == "invalid-model"
     assert find(session, hashlib.sha256(garbage).digest()) == b""
     wait_for_memories(service, before)
+
+
+def test_a_session_that_is_over_gets_no_offers_that_nobody_would_drop() -> None:
+    settings = Settings(directory="")
+    sessions, descriptors = Sessions(settings), Descriptors(settings)
+    held = HeldModels(settings, sessions, Outstanding("upload_bytes", "too much"), descriptors)
+
+    async def offer_and_leave() -> None:
+        session = sessions.open(1, "a")
+        with memory(MODEL) as descriptor:
+            name = held.offer(session, os.dup(descriptor), len(MODEL))
+        await sessions.close(session)
+        with pytest.raises(Refusal) as caught:
+            held.take(session, name)
+        assert caught.value.failure.cause is Cause.FORBIDDEN
+
+    asyncio.run(offer_and_leave())
+    assert not held._offers
+    assert not descriptors._held
