@@ -8,7 +8,7 @@ from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.model_store import ModelStore
-from loader_service.broker.offers import Offers
+from loader_service.broker.offers import Offers, no_offer
 from loader_service.broker.outstanding import Outstanding
 from loader_service.broker.refusal import refuse
 from loader_service.broker.sessions import Session, Sessions
@@ -57,7 +57,11 @@ class HeldModels:
 
     def take(self, session: Session, name: bytes) -> ModelBytes:
         """Hand over the bytes of that name, which is then used up; raises Refusal for another."""
-        return self._offers_of(session).take(name)
+        # A session that is over has none, and must get none: nobody would close it again.
+        offers = self._offers.get(session)
+        if offers is None:
+            raise no_offer()
+        return offers.take(name)
 
     def keeps(self, size: int) -> bool:
         """Whether a model of that size would be kept."""

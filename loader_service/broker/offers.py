@@ -10,7 +10,7 @@ from loader_service.broker.descriptors import OF_AN_OFFER, Descriptors
 from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.outstanding import Outstanding
-from loader_service.broker.refusal import over_limit, refuse
+from loader_service.broker.refusal import Refusal, over_limit, refuse
 from model_loader_wire.causes import Cause
 
 OFFERS_OF_A_SESSION = 64
@@ -78,7 +78,7 @@ class Offers:
         """Hand over what was offered by that name, once; raises Refusal for any other name."""
         content = self._remove(name)
         if content is None:
-            raise refuse(Cause.FORBIDDEN, "this session has no offer of that name, or it expired")
+            raise no_offer()
         return content
 
     def close(self) -> None:
@@ -99,3 +99,8 @@ class Offers:
         self._descriptors.give_back(self._owner.principal, OF_AN_OFFER)
         self._uploads.give_back(self._owner, offer.counted)
         return offer.content
+
+
+def no_offer() -> Refusal:
+    """Say that a name is none, or none any more."""
+    return refuse(Cause.FORBIDDEN, "this session has no offer of that name, or it expired")

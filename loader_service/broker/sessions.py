@@ -100,6 +100,9 @@ class Sessions:
 
         `lowered` holds the limits of this load, if they are not the service's own.
         """
+        if session.closed:
+            # It is not among those that are counted any more.
+            raise refuse(Cause.CLOSED, "the session was closed")
         limits = lowered or self._settings.limits
         mine = self.of_principal(session.principal)
         own = [item for item in mine if item.origin == session.origin]
@@ -142,7 +145,7 @@ class Sessions:
             try:
                 self.reserve(session, limits)
             except Refusal:
-                if monotonic() >= ends:
+                if session.closed or monotonic() >= ends:
                     raise
             else:
                 return

@@ -125,6 +125,15 @@ def test_processes_counts_all_origins_of_the_principal() -> None:
     sessions.reserve(sessions.open(2, "a"))
 
 
+def test_a_session_that_is_over_begins_nothing() -> None:
+    sessions = Sessions(SETTINGS)
+    session = sessions.open(1, "a")
+    asyncio.run(sessions.close(session))
+    # Nothing that it began would be counted.
+    assert refused(lambda: sessions.reserve(session)).cause is Cause.CLOSED
+    assert session.loading == 0
+
+
 def test_the_empty_origin_is_the_principals_default_and_a_long_one_is_refused() -> None:
     sessions = Sessions(SETTINGS)
     assert sessions.open(7, "").origin == "uid:7"
