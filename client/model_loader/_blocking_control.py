@@ -91,11 +91,16 @@ class BlockingControl:
     def open_stream(self, request: bytes, timeout: float) -> Message:
         """Call OpenSession and keep its stream; gives the first event."""
         kept: list[Any] = []
+        late = threading.Event()
+
+        def end_late() -> None:
+            late.set()
+            kept[0].cancel()
 
         def open_and_read() -> bytes:
             stream: Any = self._channel.unary_stream(SERVICE + "OpenSession")(request)
             kept.append(stream)
-            clock = threading.Timer(timeout, stream.cancel)
+            clock = threading.Timer(timeout, end_late)
             clock.daemon = True
             clock.start()
             try:
@@ -111,6 +116,8 @@ class BlockingControl:
         try:
             first = uninterrupted(open_and_read, give_up)
         except grpc.RpcError as error:
+            if late.is_set():  # gRPC would say that the caller had withdrawn the call
+                raise NetworkError("the service did not open a session in time") from None
             raise _error_of(error) from None
         except StopIteration:
             raise NetworkError("the service ended the session at once") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import model_loader as ml
-from model_loader import _address, _embedded
+from model_loader import _address, _embedded, _session, aio
 from model_loader._attach import AttachConnection
 from model_loader._origin import ORIGIN_LENGTH, checked_origin, derived_origin
 from model_loader_wire.causes import Cause, Failure
@@ -48,6 +49,21 @@ def test_relayed_connection_keeps_its_session_open(service: FakeService) -> None
     assert service.methods()[0] == "OpenSession"
     with pytest.raises(ml.ConstraintError):
         ml.connect(service.directory, relay="yes")  # type: ignore[arg-type]
+
+
+def test_a_service_that_opens_no_session_in_time_is_a_network_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    room = tmp_path / f"uid-{os.geteuid()}"
+    room.mkdir(mode=0o700)
+    monkeypatch.setattr(_session, "CALL_SECONDS", 0.5)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(room / "grpc.sock"))
+        silent.listen()
+        with pytest.raises(ml.NetworkError, match="in time"):
+            ml.connect(tmp_path, relay=True)
+        with pytest.raises(ml.NetworkError, match="in time"):
+            asyncio.run(aio.connect(tmp_path, relay=True))
 
 
 def test_variable_names_the_service(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
