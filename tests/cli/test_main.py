@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from loader_service.writer import costly
-from model_loader_cli.main import cli, status_of
+from model_loader_cli.command_line import cli, status_of
 from tests.cli.conftest import BIN, SECONDS, Command, environment, run_command, without_log
 from tests.support.processes import wait_until_empty
 
@@ -89,6 +90,36 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(
     assert not wait_until_empty(lambda: [pid for pid in started if _alive(pid)], SECONDS)
 
 
+@pytest.mark.parametrize("moment", ["beginning", "end"])
+def test_ctrl_c_is_quiet_while_the_command_begins_and_ends(moment: str) -> None:
+    """A program is interrupted while it imports the commands, and after the command."""
+    interrupt = "os.kill(os.getpid(), signal.SIGINT)"
+    if moment == "beginning":
+        prepare = (
+            "class Finder:\n"
+            "    def find_spec(self, name, *_):\n"
+            f"        if name == 'click': {interrupt}\n"
+            "sys.meta_path.insert(0, Finder())\n"
+        )
+    else:
+        prepare = f"import atexit\natexit.register(lambda: {interrupt})\n"
+    code = (
+        f"import os, signal, sys\n{prepare}"
+        "from model_loader_cli.main import main\n"
+        "sys.argv = ['model-loader', '--version']\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_a_reader_that_leaves_early_is_no_error(
     daemon: Path, model_file: Callable[[bytes], Path]
 ) -> None:
@@ -111,7 +142,7 @@ def test_no_command_loads_a_runtime_or_reads_a_model_itself(
     command: Command, model_file: Callable[[bytes], Path], daemon: Path
 ) -> None:
     program = (
-        "import sys; from model_loader_cli.main import status_of; "
+        "import sys; from model_loader_cli.command_line import status_of; "
         f"status = status_of(['inspect', {str(model_file(costly.work()))!r}, "
         f"'--address', {str(daemon)!r}]); "
         "names = ('loader_service', 'ai_edge_litert', 'tflite_runtime', 'flatbuffers'); "

@@ -281,7 +281,7 @@ def options_of(name: str) -> str:
     """The arguments and options of a command of `model-loader`."""
     import click
 
-    from model_loader_cli.main import cli
+    from model_loader_cli.command_line import cli
 
     rows = []
     for parameter in cli.commands[name].params:
