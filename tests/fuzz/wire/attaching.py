@@ -6,23 +6,22 @@ falls silent, and is closed when its time for the greeting has passed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from time import monotonic
 
 from model_loader_wire.causes import Cause
-from model_loader_wire.sealed import SEALS, make
 from model_loader_wire.v1 import attach_pb2 as attach
 from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.damage import TEXTS, damaged, number
 from tests.fuzz.wire.healthy import Healthy
+from tests.fuzz.wire.memories import GOOD, KINDS, descriptor_of
 from tests.support.raw_client import AttachConnection, RawSession
 
 HANG_SECONDS = 15.0
@@ -34,47 +33,10 @@ LENGTH = struct.Struct("<I")
 OFFERED = b"no model, but as good as one here"
 
 
-class Descriptors:
-    """Descriptors to send: sealed memory as it should be, and all that it should not be."""
-
-    def __init__(self) -> None:
-        self._pair = socket.socketpair()
-        self._pipe = os.pipe()
-        self.sealed = make()
-        os.write(self.sealed, OFFERED)
-        fcntl.fcntl(self.sealed, fcntl.F_ADD_SEALS, SEALS)
-        self.unsealed = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
-        os.write(self.unsealed, OFFERED)
-        self.others = [
-            os.open("/dev/null", os.O_RDWR),
-            os.open("/", os.O_RDONLY | os.O_DIRECTORY),
-            os.memfd_create("empty", os.MFD_ALLOW_SEALING),
-        ]
-
-    def choose(self, random: Random) -> list[int]:
-        """Choose what an offer needs, or none, one, or too many of all kinds."""
-        if random.random() < 0.4:
-            return [self.sealed]
-        every = [
-            *(self.sealed, self.unsealed, *self.others, *self._pipe),
-            *(end.fileno() for end in self._pair),
-        ]
-        count = random.choice((0, 0, 0, 1, 1, 1, 2, 3, 40, 253))
-        return [random.choice(every) for _ in range(count)]
-
-    def close(self) -> None:
-        """Close them all."""
-        for descriptor in (self.sealed, self.unsealed, *self.others, *self._pipe):
-            os.close(descriptor)
-        for end in self._pair:
-            end.close()
-
-
 def attaching(seed: int, count: int, seconds: float | None = None) -> Table:
     """Make so many connections."""
     table = Table("Attach socket, caller to broker")
     began = monotonic()
-    descriptors = Descriptors()
     silent: deque[tuple[float, socket.socket, int]] = deque()
     with Healthy(table, handshake_seconds=HANDSHAKE_SECONDS) as healthy:
         directory = healthy.service.directory
@@ -83,7 +45,7 @@ def attaching(seed: int, count: int, seconds: float | None = None) -> Table:
         for item in numbered(count, seconds):
             random = Random(f"attaching {seed} {item}")
             try:
-                connection, outcome = _one(directory, random, descriptors)
+                connection, outcome = _one(directory, random)
                 if connection is not None:
                     silent.append((monotonic(), connection, item))
             except Exception as error:
@@ -100,7 +62,6 @@ def attaching(seed: int, count: int, seconds: float | None = None) -> Table:
         while silent:
             _see_closed(table, *silent.popleft())
         healthy.settle([])
-    descriptors.close()
     table.seconds = monotonic() - began
     return table
 
@@ -130,10 +91,10 @@ def _see_closed(table: Table, since: float, connection: socket.socket, item: int
             table.find(f"{item}: a silent connection is open after {monotonic() - since:.0f} s")
 
 
-def _one(
-    directory: Path, random: Random, descriptors: Descriptors
-) -> tuple[socket.socket | None, str]:
+def _one(directory: Path, random: Random) -> tuple[socket.socket | None, str]:
     """Make one connection; returns it if it fell silent, and how it ended."""
+    if random.random() < 0.3:
+        return None, _offer(directory, random)
     connection = AttachConnection(directory).socket
     connection.settimeout(HANG_SECONDS)
     keep = False
@@ -147,7 +108,8 @@ def _one(
         # A client that reads no reply is not read either, at some time; one may have hung up.
         with suppress(ConnectionError, TimeoutError):
             for data in _conversation(random):
-                socket.send_fds(connection, [data], descriptors.choose(random))
+                with _descriptors(random) as given:
+                    socket.send_fds(connection, [data], given)
         connection.settimeout(HANG_SECONDS)
         if random.random() < 0.05:
             return None, "left at once"
@@ -157,6 +119,61 @@ def _one(
     finally:
         if not keep:
             connection.close()
+
+
+def _offer(directory: Path, random: Random) -> str:
+    """Open a session, and offer one descriptor; returns its kind and what was said of it."""
+    connection = AttachConnection(directory)
+    try:
+        assert connection.hello("fuzz").WhichOneof("reply") == "welcome"
+        kind, size, reply = offered(connection, OFFERED, random)
+        if kind in GOOD and size == len(OFFERED):
+            assert reply.WhichOneof("reply") == "offered", f"{kind}: {reply}"
+            assert len(reply.offered.offer) == 16
+            return f"offered: {kind}"
+        what = "of another size" if kind in GOOD else kind
+        assert reply.error.cause == Cause.INVALID_INPUT, f"{what}: {reply}"
+        # The session goes on.
+        again = connection.ask(attach.AttachRequest(offer_model=attach.OfferModel(size=1)))
+        assert "one descriptor" in again.error.message, again
+        return f"an offer refused: {what}"
+    finally:
+        connection.close()
+
+
+def offered(
+    connection: AttachConnection, content: bytes, random: Random
+) -> tuple[str, int, attach.AttachReply]:
+    """Offer a descriptor, with that content where it has any, in an open session.
+
+    Returns its kind, the size that was announced, and the reply.
+    """
+    kind = random.choice((*GOOD, *KINDS))
+    with descriptor_of(kind, content, random) as descriptor:
+        true = os.fstat(descriptor).st_size
+        size = true if random.random() < 0.8 else number(random)
+        request = attach.AttachRequest(offer_model=attach.OfferModel(size=size))
+        message = request.SerializeToString()
+        socket.send_fds(connection.socket, [LENGTH.pack(len(message)) + message], [descriptor])
+    reply, given = connection.receive()
+    assert not given, "a descriptor came that nobody asked for"
+    return kind, size, reply
+
+
+@contextmanager
+def _descriptors(random: Random) -> Iterator[list[int]]:
+    """Make what an offer needs, or none, one, or too many of all kinds."""
+    if random.random() < 0.4:
+        with descriptor_of("sealed", OFFERED, random) as descriptor:
+            yield [descriptor]
+        return
+    count = random.choice((0, 0, 0, 1, 1, 1, 2, 3, 40, 253))
+    with ExitStack() as stack:
+        some = [
+            stack.enter_context(descriptor_of(random.choice([*KINDS]), OFFERED, random))
+            for _ in range(min(count, 3))
+        ]
+        yield [random.choice(some) for _ in range(count)]
 
 
 def _ending(connection: socket.socket) -> str:
