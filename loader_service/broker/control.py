@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
@@ -78,7 +79,8 @@ class Control:
         """Take over the socket; nothing is read before `begin`."""
         self._loop = asyncio.get_running_loop()
         self._socket = control
-        self._worker = worker
+        # Not to hold it, as it holds this: dead workers would wait for the garbage collector.
+        self._worker: Speaker = weakref.proxy(worker)
         self._messages: asyncio.Queue[tuple[Message, bytes] | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
         self._received = bytearray()
@@ -207,8 +209,14 @@ class Control:
         """Close the socket of a dead worker once nobody uses it."""
         # Not while somebody waits on it: closing a descriptor wakes nobody.
         unread = self._reading is not None and not self._reading.done()
-        if self._worker.lost is not None and not unread and not self._sending:
+        if self._is_over() and not unread and not self._sending:
             self._socket.close()
+
+    def _is_over(self) -> bool:
+        try:
+            return self._worker.lost is not None
+        except ReferenceError:  # dead, and forgotten by everybody
+            return True
 
 
 def broken(error: BadMessage) -> Failure:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,26 @@ def test_a_serving_worker_says_nothing_but_pongs() -> None:
             assert (await lost(worker)).cause is Cause.PROTOCOL_VIOLATION
 
     run(test)
+
+
+def test_a_dead_worker_goes_without_the_garbage_collector() -> None:
+    async def test() -> None:
+        async with fake_worker(READY + "time.sleep(60)") as worker:
+            await worker.begin(GO)
+            await worker.end(Failure(Cause.CLOSED, "the model was closed"))
+        forgotten = weakref.ref(worker)
+        del worker
+        ends = time.monotonic() + HANG_SECONDS
+        while forgotten() is not None and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
+        assert forgotten() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
