@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import pwd
 import signal
@@ -20,6 +21,8 @@ from loader_service.sandbox import cgroup, process
 from loader_service.sandbox.descriptors import allow_many, open_standard
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.shared_limits import SHARED_LIMITS
+
+log_of_broker = logging.getLogger("model_loader.broker")
 
 SYSTEM_DIRECTORY = "/run/model-loader"
 
@@ -62,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
         "each model runs in a sandboxed process of its own. SIGINT or SIGTERM ends it and every "
         "worker.",
         epilog="Exit status: 0 ended as asked; 2 wrong usage; 3 another service runs in the "
-        "directory; 4 this host does not allow the sandbox's minimum, or no runtime is installed "
-        "(see `model-loader doctor`).",
+        "directory, or it cannot be used; 4 this host does not allow the sandbox's minimum or "
+        "cannot enforce a limit that was set, or no runtime is installed (see `model-loader "
+        "doctor`).",
     )
     result.add_argument(
         "--directory",
@@ -168,6 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings.log_bytes_per_minute,
         "%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    warn_of_distrust(settings)
     try:
         directory = Directory(Path(settings.directory), shared=True)
     except (DirectoryTaken, OSError) as error:
@@ -203,6 +208,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     return asyncio.run(live())
+
+
+def warn_of_distrust(settings: Settings) -> None:
+    """Say in the log where users are named whose clients will not trust this service."""
+    if os.geteuid() != 0 and settings.users != {os.geteuid()}:
+        log_of_broker.warning(
+            "other users are named, but their clients trust a service of root or their own only"
+        )
 
 
 def _uid(user: str) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from loader_service.broker import daemon
+from loader_service.broker.settings import Settings
 from loader_service.writer import small
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from tests.broker.conftest import ONE
@@ -171,6 +172,25 @@ def test_isolation_by_origin_is_in_force_and_in_the_log(short_folder: Path) -> N
         process.terminate()
         assert process.stderr is not None
         assert "the models of an origin share a process" in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("uid", "allowed", "told"),
+    [(0, {1000}, False), (1000, set(), False), (1000, {1000}, False), (1000, {1001}, True)],
+)
+def test_users_whom_only_root_could_serve_are_in_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    uid: int,
+    allowed: set[int],
+    told: bool,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    for named in ("allowed_uids", "embedder_uids"):
+        caplog.clear()
+        settings = Settings(directory="", **{named: frozenset(allowed)})  # type: ignore[arg-type]
+        daemon.warn_of_distrust(settings)
+        assert ("their clients trust a service of root or their own only" in caplog.text) is told
 
 
 def end(process: subprocess.Popen[str], number: int) -> None:
