@@ -81,7 +81,11 @@ def groups_of(broker: int) -> list[Path]:
     parent = own.version_1.get("memory", own.version_2)
     if parent is None:
         return []
-    return list(parent.glob(f"model-loader-{broker}-*/user-*/*/worker-*"))
+    while True:
+        try:
+            return list(parent.glob(f"model-loader-{broker}-*/user-*/*/worker-*"))
+        except FileNotFoundError:  # one went while it was looked into
+            continue
 
 
 def trees_of(broker: int) -> list[Path]:
