@@ -22,6 +22,7 @@ from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.damage import TEXTS, damaged, number
 from tests.fuzz.wire.healthy import Healthy
 from tests.fuzz.wire.memories import GOOD, KINDS, descriptor_of
+from tests.fuzz.wire.offering import offered
 from tests.support.raw_client import AttachConnection, RawSession
 
 HANG_SECONDS = 15.0
@@ -139,25 +140,6 @@ def _offer(directory: Path, random: Random) -> str:
         return f"an offer refused: {what}"
     finally:
         connection.close()
-
-
-def offered(
-    connection: AttachConnection, content: bytes, random: Random
-) -> tuple[str, int, attach.AttachReply]:
-    """Offer a descriptor, with that content where it has any, in an open session.
-
-    Returns its kind, the size that was announced, and the reply.
-    """
-    kind = random.choice((*GOOD, *KINDS))
-    with descriptor_of(kind, content, random) as descriptor:
-        true = os.fstat(descriptor).st_size
-        size = true if random.random() < 0.8 else number(random)
-        request = attach.AttachRequest(offer_model=attach.OfferModel(size=size))
-        message = request.SerializeToString()
-        socket.send_fds(connection.socket, [LENGTH.pack(len(message)) + message], [descriptor])
-    reply, given = connection.receive()
-    assert not given, "a descriptor came that nobody asked for"
-    return kind, size, reply
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.damage import NUMBERS, TEXTS, damaged, number
 from tests.fuzz.wire.healthy import Healthy
+from tests.fuzz.wire.offering import load_an_offer, load_what_is_kept
 from tests.support.raw_client import RawSession, load_parts, message_of
 
 SERVICE = "/model_loader.v1.ModelLoader/"
@@ -38,6 +39,7 @@ UNARY: dict[str, tuple[type[Message], type[Message]]] = {
     SERVICE + "CloseModel": (pb.CloseModelRequest, pb.CloseModelReply),
     SERVICE + "GetModel": (pb.GetModelRequest, pb.ModelState),
     SERVICE + "ListModels": (pb.ListModelsRequest, pb.ListModelsReply),
+    SERVICE + "FindModel": (pb.FindModelRequest, pb.FindModelReply),
     HEALTH: (health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse),
 }
 UPLOADS: dict[str, type[Message]] = {
@@ -52,6 +54,9 @@ BY_GRPC = {
 """What gRPC itself refuses, with a part of what it says."""
 FLOATS = (0.0, -1.0, 1e-300, 1e308, float("inf"), float("-inf"), float("nan"), 0.25)
 MODEL = small.add()
+DIGEST = hashlib.sha256(MODEL).digest()
+OFFER_SECONDS = 3.0
+OFFERS_KNOWN = 20
 
 
 class Caller:
@@ -64,6 +69,8 @@ class Caller:
         self.token = self.session.welcome.session.token.hex()
         self.model_id = ""
         self.pid = 0
+        self.offers: list[bytes] = []
+        """Names that FindModel gave, which may have been used or have expired."""
 
     def ensure_model(self) -> None:
         """Load the relayed model that the requests name, if it has gone."""
@@ -83,7 +90,9 @@ def calls(seed: int, count: int, seconds: float | None = None) -> Table:
     table = Table("gRPC, caller to broker")
     began = monotonic()
     limits: dict[str, float] = {"compute_seconds": 3, "load_seconds": 3, "model_bytes": 1 << 20}
-    with Healthy(table, limits) as healthy:
+    # One model is kept for FindModel, and is there before the broker's descriptors are counted.
+    settings = {"kept_model_bytes": len(MODEL), "claim_seconds": OFFER_SECONDS}
+    with Healthy(table, limits, **settings) as healthy:
         caller = Caller(healthy)
         caller.ensure_model()
         caller.session.compute(caller.model_id, np.ones(1, np.float32))
@@ -110,6 +119,9 @@ def calls(seed: int, count: int, seconds: float | None = None) -> Table:
 
 def _one(table: Table, caller: Caller, random: Random, item: int) -> str:
     """Make one call; returns how it ended."""
+    if random.random() < 0.05:
+        load = load_an_offer if random.random() < 0.7 else load_what_is_kept
+        return load(caller.session, caller.other, MODEL, random)
     chance = random.random()
     metadata = _metadata(caller, random)
     if chance < 0.15:
@@ -147,6 +159,10 @@ def _one(table: Table, caller: Caller, random: Random, item: int) -> str:
             table.find(f"{item} {name}: {fault} for {shown}")
         return f"{name}: {outcome}"
     read = reply_type.FromString(reply)
+    if isinstance(read, pb.FindModelReply):
+        if not read.offer:
+            return f"{name}: no such model"
+        caller.offers = [*caller.offers, read.offer][-OFFERS_KNOWN:]
     if isinstance(read, pb.LoadReply):
         for session in (caller.session, caller.other):
             session.call("CloseModel", pb.CloseModelRequest(model_id=read.model_id))
@@ -226,6 +242,8 @@ def _unary_request(method: str, caller: Caller, random: Random) -> bytes:
         case "GetModel":
             wait = random.choice((0.0, 0.001, -1.0, float("nan")))
             request = pb.GetModelRequest(model_id=caller.model_id, wait_seconds=wait)
+        case "FindModel":
+            request = pb.FindModelRequest(sha256=DIGEST)
         case "Check":
             request = health_pb2.HealthCheckRequest(service=random.choice(("", caller.model_id)))
         case _:
@@ -320,6 +338,12 @@ def _parts(caller: Caller, random: Random) -> Iterator[bytes]:
     if random.random() < 0.5:
         for _ in range(random.choice((1, 1, 2))):
             _change(header, random)
+    if random.random() < 0.3:
+        known = caller.offers and random.random() < 0.7
+        header.offer = random.choice(caller.offers) if known else random.randbytes(16)
+        if random.random() < 0.8:
+            yield pb.LoadRequest(header=header).SerializeToString()
+            return
     model = MODEL if random.random() < 0.7 else damaged(MODEL, random)
     digest = hashlib.sha256(model).digest()
     parts = [part.SerializeToString() for part in load_parts(model, sha256=digest)][1:]

@@ -61,7 +61,13 @@ def test_what_workers_say_to_the_broker() -> None:
             | each(["offered"], GOOD)
             | each(["an offer refused"], [*BAD, "of another size"]),
         ),
-        (calls, 300, {"Compute: answered", "Compute: invalid-input", "Load: answered"}),
+        (
+            calls,
+            400,
+            {"Compute: answered", "Compute: invalid-input", "Load: answered"}
+            | each(["an offer", "a kept model"], ["loaded"])
+            | {"an offer: invalid-input", "FindModel: answered", "FindModel: no such model"},
+        ),
         (to_worker, 120, {"answer", "failure", "done", "the channel ended: no request"}),
     ],
 )
