@@ -75,7 +75,9 @@ def main(arguments: list[str]) -> int:
 
 def _summary(tables: list[Table], about: dict[str, object]) -> str:
     """One row for each fuzzer, for people who only want to know how much and what was found."""
-    rows = [f"{about['date']}, seed {about['seed']}:", "", "| what | inputs | found |"]
-    rows.append("| --- | ---: | ---: |")
-    rows += [f"| {table.name} | {table.inputs:,} | {table.found} |" for table in tables]
-    return "\n".join(rows)
+    lines = [f"{about['date']}, seed {about['seed']}.", ""]
+    lines += ["| what | inputs | findings | beside that |", "| --- | ---: | ---: | --- |"]
+    for table in tables:
+        facts = ", ".join(f"{name}: {count:,}" for name, count in table.facts.items())
+        lines.append(f"| {table.name} | {table.inputs:,} | {table.found} | {facts} |")
+    return "\n".join(lines)
