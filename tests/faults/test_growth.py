@@ -22,9 +22,8 @@ WARM_UP = 3
 """Parts that are not judged."""
 SLACK_BYTES = 768 << 10
 """Of private memory, between the least of the first judged parts and the least of the last."""
-BYTES_A_LOAD = 6 << 10
-"""More slack for each load: the broker was seen to keep about 4 KiB a load, which its Python
-objects do not account for. No call and no connection may leave anything."""
+LOADS_BEFORE = 200
+"""The broker's allocators have found their size by then; before it they grow by some MiB."""
 LONG_SECONDS = 1200.0
 
 LONG = pytest.mark.slow
@@ -67,10 +66,9 @@ def place(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
         pass
 
 
-def judge(looks: dict[str, list[Usage]], slack_a_part: int) -> None:
+def judge(looks: dict[str, list[Usage]]) -> None:
     """Assert that nothing has grown between the first judged parts and the last ones."""
     half = (PARTS - WARM_UP) // 2
-    slack = SLACK_BYTES + slack_a_part * (PARTS - WARM_UP - half)
     for name, all_looks in looks.items():
         judged = all_looks[WARM_UP:]
         first, last = judged[:half], judged[-half:]
@@ -78,12 +76,10 @@ def judge(looks: dict[str, list[Usage]], slack_a_part: int) -> None:
             before, after = (max(getattr(look, what) for look in part) for part in (first, last))
             assert after <= before, f"{name}: {before} {what} became {after}: {all_looks}"
         grown = min(x.private_bytes for x in last) - min(x.private_bytes for x in first)
-        assert grown < slack, f"{name} grew by {grown} bytes: {all_looks}"
+        assert grown < SLACK_BYTES, f"{name} grew by {grown} bytes: {all_looks}"
 
 
-def watch(
-    family: Callable[[], Mapping[str, int]], part: Callable[[], None], slack_a_part: int = 0
-) -> None:
+def watch(family: Callable[[], Mapping[str, int]], part: Callable[[], None]) -> None:
     """Do all parts, look after each, and judge."""
     looks: dict[str, list[Usage]] = {}
     for _ in range(PARTS):
@@ -91,7 +87,7 @@ def watch(
         for name, pid in family().items():
             looks.setdefault(name, []).append(Usage.of(pid))
     print({name: [look.private_bytes >> 10 for look in all] for name, all in looks.items()})
-    judge(looks, slack_a_part)
+    judge(looks)
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(2000, marks=[LONG, HOURS])])
@@ -101,7 +97,8 @@ def test_loads_and_closes(place: Place, count: int) -> None:
         place.service.wait_for_workers([])
         wait_for(lambda: not place.service.cgroups(), "the end of every worker's cgroup")
 
-    watch(place.family, part, count // PARTS * BYTES_A_LOAD)
+    place.client.ask("cycles", path=place.model, count=LOADS_BEFORE, seconds=LONG_SECONDS)
+    watch(place.family, part)
     assert place.client.ask("leave") == "left"
 
 
