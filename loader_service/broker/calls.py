@@ -23,6 +23,9 @@ from model_loader_wire.causes import Cause, Failure
 LOOK_SECONDS = 0.1
 """Between two looks at the broker's own memory while messages are being received."""
 
+SMALL_REPLY_BYTES = 4096
+"""So much of a reply counts for nothing: a limit that is meant for tensors must not refuse the
+outcome of a load. `calls_at_a_time` bounds how many such replies there are."""
 MOST_BYTES = 4 << 30
 """What ``broker_memory_bytes`` is at most where it is not set."""
 
@@ -145,8 +148,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return
             method = handler.stream_unary or handler.unary_unary
             reply = await method(request, context)
+            size = max(reply.ByteSize() - SMALL_REPLY_BYTES, 0)
             most = self._settings.limits.bytes_in_flight or 0
-            with self._passing.replies.held(self._owner, reply.ByteSize(), most):
+            with self._passing.replies.held(self._owner, size, most):
                 # As long as the caller takes: gRPC drops a reply only with its connection.
                 await context.write(reply)
 
