@@ -87,7 +87,8 @@ class Limits:
         known = {field.name for field in fields(cls)}
         for name in values:
             if name not in known:
-                raise ValueError(f"no limit is called {name!r}; there are {sorted(known)}")
+                names = ", ".join(sorted(known))
+                raise ValueError(f"no limit is called {name!r}; there are {names}")
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks each value
 
 

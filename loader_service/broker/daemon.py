@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line; one flag for each limit."""
     result = argparse.ArgumentParser(
         prog="model-loaderd",
+        # Of some forty flags: a mistake in one must not be hidden below the others.
+        usage="%(prog)s [-h] [FLAG ...]",
         description="Run the Model Loader service in the foreground: programs hand it models, and "
         "each model runs in a sandboxed process of its own. SIGINT or SIGTERM ends it and every "
         "worker.",
