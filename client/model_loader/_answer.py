@@ -69,6 +69,7 @@ class Answer:
         """Check an answer's table and give memory for its tensors; raises BadFrame."""
         plan = self.plan
         plan.check_answer(entries)
+        self._arrays = None  # what was expected may be empty still, and is filled only by `expect`
         known = plan.known is not None and entries is plan.known.entries
         if self._given is not None:
             self._misfit = _misfit(plan, entries, self._given)
