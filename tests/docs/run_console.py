@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.docs.markdown import Block
 
-SECONDS = 60
+SECONDS = 300
 END = "==== end of command"
 
 
