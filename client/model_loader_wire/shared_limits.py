@@ -56,9 +56,9 @@ class SharedLimits:
     calls_at_a_time: int = 1024
     """gRPC calls of one principal at a time, open sessions included."""
     principal_descriptors: int | None = None
-    """Descriptors that the service holds for one principal at a time, for connections and workers.
-    At most, and by default, an equal share of what there are in all for each user who may
-    attach."""
+    """Descriptors that the service holds for one principal at a time, for connections, workers and
+    models that are kept (at most an eighth). At most, and by default, an equal share of what there
+    are in all for each user who may attach."""
     total_descriptors: int | None = None
     """Descriptors that the service has open, its own included; some are kept free. None: as many
     as RLIMIT_NOFILE lets it, which it raises to 65,536 where it may."""

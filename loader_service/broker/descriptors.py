@@ -16,6 +16,8 @@ OF_A_WORKER = 8
 """Control socket, channel, stderr and pidfd of a worker, and the other ends while it is made."""
 OF_A_CONNECTION = 1
 OF_AN_OFFER = 1
+MOST_KEPT = 64
+"""Models of one principal that are kept: each takes a descriptor, however small it is."""
 RESERVE = 32
 """Kept free: what has begun must not fail in its middle."""
 OPEN = "/proc/self/fd"
@@ -43,7 +45,7 @@ class Descriptors:
 
     @property
     def of_principal(self) -> int:
-        """The most that is held for one principal, its gRPC connections included."""
+        """The most that is held for one principal, gRPC connections and kept models included."""
         share = max(self._most() - RESERVE - self._own, 0) // self._principals
         asked = self._settings.principal_descriptors
         return share if asked is None else min(asked, share)
@@ -53,13 +55,19 @@ class Descriptors:
         """Of those, the most that are connections to the principal's gRPC socket."""
         return max(min(self._settings.grpc_connections, self.of_principal // 4), 1)
 
+    @property
+    def kept_models(self) -> int:
+        """Of those, the most that are models which the service keeps for later loads."""
+        return min(MOST_KEPT, self.of_principal // 8)
+
     def take(self, principal: int, count: int) -> None:
         """Count so many more; raises Refusal, and counts nothing, if there is no room for them."""
         most, used = self._most() - RESERVE, in_use() + count
         if used > most:
             what = "the service has too few file descriptors left: close models, or start it with "
             raise over_limit("total_descriptors", used, most, f"{what}a higher limit (ulimit -n)")
-        most, held = self.of_principal - self.grpc_connections, self._held[principal] + count
+        most = self.of_principal - self.grpc_connections - self.kept_models
+        held = self._held[principal] + count
         if held > most:
             what = "too many file descriptors of the service are held for one user"
             raise over_limit("principal_descriptors", held, most, what)

@@ -31,7 +31,7 @@ class HeldModels:
         self._settings = settings
         self._sessions = sessions
         self._uploads = uploads
-        self._store = ModelStore(settings.kept_model_bytes)
+        self._store = ModelStore(settings.kept_model_bytes, descriptors.kept_models)
         self._offers: dict[Session, Offers] = {}
 
     def offer(self, session: Session, descriptor: int, size: int) -> bytes:

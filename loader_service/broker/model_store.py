@@ -9,23 +9,21 @@ from loader_service.broker.model_bytes import ModelBytes
 
 Key = tuple[str, bytes]
 
-MOST_KEPT = 64
-"""Models of one principal: each takes a descriptor of the broker, however small it is."""
-
 
 class ModelStore:
     """Bytes by owner and digest; nobody finds, or can time, what another origin holds."""
 
-    def __init__(self, kept_bytes: int) -> None:
-        """Keep at most so many bytes, and `MOST_KEPT` models, for each principal; what was used
-        longest ago gives way.
+    def __init__(self, kept_bytes: int, most: int) -> None:
+        """Keep at most so many bytes, and so many models, for each principal; what was used longest
+        ago gives way.
         """
         self._kept_bytes = kept_bytes
+        self._most = most
         self._of: dict[int, OrderedDict[Key, ModelBytes]] = {}
 
     def takes(self, size: int) -> bool:
         """Whether bytes of that size would be kept."""
-        return 0 < size <= self._kept_bytes
+        return 0 < size <= self._kept_bytes and self._most > 0
 
     def find(self, owner: Owner, sha256: bytes) -> ModelBytes | None:
         """Return bytes that the same owner has loaded, or None."""
@@ -43,12 +41,14 @@ class ModelStore:
         if (owner.origin, sha256) not in models:
             models[owner.origin, sha256] = content.copy()
         models.move_to_end((owner.origin, sha256))
-        while (
-            len(models) > MOST_KEPT or sum(kept.size for kept in models.values()) > self._kept_bytes
-        ):
+        while len(models) > self._most or _bytes(models) > self._kept_bytes:
             models.popitem(last=False)[1].close()
 
     def forget(self, principal: int) -> None:
         """Let go of all that a principal holds."""
         for content in self._of.pop(principal, {}).values():
             content.close()
+
+
+def _bytes(models: OrderedDict[Key, ModelBytes]) -> int:
+    return sum(content.size for content in models.values())

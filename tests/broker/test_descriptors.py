@@ -34,16 +34,17 @@ def test_a_principal_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Descriptors(Settings(directory="", allowed_uids=frozenset({os.geteuid() + 1})))
     assert held.of_principal == (500 - RESERVE - 68) // 2 == 200
     assert held.grpc_connections == 50
-    held.take(1, 150)
-    assert refused(held, 1, 1) == ("principal_descriptors", 151, 150)
-    held.take(2, 150)
+    assert held.kept_models == 25
+    held.take(1, 125)
+    assert refused(held, 1, 1) == ("principal_descriptors", 126, 125)
+    held.take(2, 125)
     held.give_back(1, 8)
     held.take(1, 8)
     # In all, what is really open counts.
     monkeypatch.setattr(descriptors, "in_use", lambda: 467)
     assert refused(held, 3, 2) == ("total_descriptors", 469, 468)
-    held.give_back(1, 150)
-    held.give_back(2, 150)
+    held.give_back(1, 125)
+    held.give_back(2, 125)
     assert not held._held
 
 
@@ -69,7 +70,7 @@ def test_more_than_the_kernel_allows_is_refused_by_name() -> None:
 def test_a_user_at_its_limit_is_refused_connections_and_workers_by_name() -> None:
     most = 60
     with Service(principal_descriptors=most) as service, RawSession(service.directory) as session:
-        free = most - most // 4
+        free = most - most // 4 - most // 8
         silent = [AttachConnection(service.directory) for _ in range(free - 1 - OF_A_WORKER)]
         with session.channel(session.load(MODEL).model_id):
             with pytest.raises(grpc.RpcError) as caught:
@@ -88,8 +89,8 @@ def test_a_user_at_its_limit_is_refused_connections_and_workers_by_name() -> Non
 
 def test_offers_count() -> None:
     with Service(principal_descriptors=60) as service, RawSession(service.directory) as session:
-        # This session's own connection is one of them, and gRPC has its quarter.
-        for _ in range(60 - 60 // 4 - 1):
+        # This session's own connection is one of them; gRPC has a quarter, kept models an eighth.
+        for _ in range(60 - 60 // 4 - 60 // 8 - 1):
             offer(session)
         with memory(MODEL) as descriptor:
             reply = ask(session, len(MODEL), descriptor)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from loader_service.broker.descriptors import MOST_KEPT
 from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import Collecting, ModelBytes
-from loader_service.broker.model_store import MOST_KEPT, ModelStore
+from loader_service.broker.model_store import ModelStore
 
 OWNER = Owner(1000, "here")
 
@@ -21,7 +22,7 @@ def digest(number: int) -> bytes:
 
 
 def test_small_models_do_not_use_up_the_descriptors() -> None:
-    store = ModelStore(1 << 20)
+    store = ModelStore(1 << 20, MOST_KEPT)
     for number in range(MOST_KEPT + 10):
         store.keep(OWNER, digest(number), content(8))
     kept = [store.find(OWNER, digest(number)) is not None for number in range(MOST_KEPT + 10)]
@@ -29,7 +30,7 @@ def test_small_models_do_not_use_up_the_descriptors() -> None:
 
 
 def test_large_models_give_way_by_their_bytes() -> None:
-    store = ModelStore(100)
+    store = ModelStore(100, MOST_KEPT)
     for number in range(3):
         store.keep(OWNER, digest(number), content(40))
     assert store.find(OWNER, digest(0)) is None

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from loader_service.broker.model_store import MOST_KEPT
+from loader_service.broker.descriptors import MOST_KEPT
 from loader_service.sandbox.cgroup_mounts import own_cgroups
 from tests.support.processes import children
 
