@@ -1,1 +1,5 @@
-"""Fuzzing: hostile models and hostile bytes on every socket, in volume (``make fuzz``)."""
+"""Fuzzing, for `make fuzz`: hostile bytes at every door of a running service, and at its readers.
+
+`models` sends mutants of model files through the whole service, `wire` sends broken frames and
+messages to its sockets, `coverage` drives the readers of untrusted bytes by the code they reach.
+"""
