@@ -46,7 +46,8 @@ NO_WORKER_YET = (
     "a worker is asked for",
     "the zygote was asked",
 )
-LOADED = ("the worker has loaded it", "the channel is asked for")
+LOADED = ("the worker opens it", "the worker has loaded it", "the channel is asked for")
+"""Stages at which the model may be loaded by the time of the kill."""
 ROADS = [(face, road) for road in ("direct", "offered", "relayed") for face in ("blocking", "aio")]
 KILLED = ("OperationError", "killed")
 GONE = ("NetworkError", "unavailable")

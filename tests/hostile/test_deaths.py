@@ -17,6 +17,7 @@ from loader_service.broker.verdict import CRASHES
 from tests.faults.ground import groups_of, trees_of, wait_for
 from tests.hostile.probe_runtime import FAULTS
 from tests.hostile.probes import Probe, ProbeService
+from tests.support.processes import wait_until_empty
 
 pytestmark = pytest.mark.isolation
 
@@ -141,6 +142,14 @@ def test_a_worker_stopped_from_outside_has_its_deadline(service: ProbeService) -
         assert probe.loss("inside.threads", 0.5) == (ml.TimeoutError, "timeout")
 
 
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended yet; nobody may have reaped it, now that its broker is dead."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("relay", [False, True], ids=["direct", "relayed"])
 def test_the_brokers_death(relay: bool) -> None:
     service = ProbeService()
@@ -152,7 +161,7 @@ def test_the_brokers_death(relay: bool) -> None:
         assert isinstance(error, ml.NetworkError), repr(error)
         assert probe.model.lost is not None
         assert probe.model.lost.reason == "unavailable"
-        worker.wait(HANG_SECONDS)
+        assert not wait_until_empty(lambda: [worker.pid] if _runs(worker) else [], HANG_SECONDS)
     finally:
         service.connection.close()
         service.close()
