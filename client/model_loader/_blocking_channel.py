@@ -168,6 +168,7 @@ class BlockingChannel:
             wait = min(math.ceil(left * 1000) / 1000, LONGEST)
         if wait == self._wait:
             return
+        self._wait = math.nan  # an interruption must not leave one of them as nobody knows
         value = TIMEVAL.pack(int(wait), int(wait % 1 * 1e6))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)

@@ -35,6 +35,9 @@ from .errors import (
 RESET_SECONDS = 30.0
 """Longest reset where no load limit says otherwise: a reset builds the interpreter anew."""
 
+LATE_SECONDS = 1.0
+"""How long a reply is read whose deadline passed while nobody looked: it may have come long ago."""
+
 WORKERS_CAUSES = frozenset(
     {
         Cause.INVALID_INPUT,
@@ -217,6 +220,8 @@ class ModelCore(LosableModel):
     ) -> Steps[None]:
         if not exchange.is_wanted:
             exchange.abandon()
+        if its_deadline is not None:
+            its_deadline = self._renewed(exchange, its_deadline)
         nearest = min(
             (moment for moment in (deadline, its_deadline) if moment is not None), default=None
         )
@@ -233,6 +238,19 @@ class ModelCore(LosableModel):
         except BadFrame as error:
             yield from self._lose_by_violation(error)
         self._pending = self._pending[1:]
+
+    def _renewed(self, exchange: Exchange, its_deadline: float) -> float | None:
+        """Give what is left on the channel the time that it did not have while nobody looked.
+
+        What was not sent whole cannot have been computed: its time begins now.
+        """
+        now = time.monotonic()
+        if not exchange.unsent:
+            return max(its_deadline, now + LATE_SECONDS)
+        limit = self.report.limits.compute_seconds
+        renewed = None if limit is None else now + limit
+        self._pending = [(exchange, renewed), *self._pending[1:]]
+        return renewed
 
     def _compute_relayed(
         self, request: Request, answer: Answer, deadline: float | None

@@ -16,7 +16,7 @@ from model_loader._blocking_channel import BlockingChannel
 from model_loader._effects import ChannelEnded, DeadlinePassed
 from model_loader_wire.data_types import DataType
 from model_loader_wire.exchange import Exchange
-from model_loader_wire.frames import Kind
+from model_loader_wire.frames import Kind, pack_header
 from tests.client import workers
 from tests.client.bare_model import bare_model
 from tests.client.fake_service import echoing, tensor
@@ -99,6 +99,35 @@ def test_deadline_is_kept_by_the_kernel() -> None:
     assert 0.1 < time.monotonic() - started < 3
     with pytest.raises(DeadlinePassed):
         channel.run(exchange, started)
+
+
+class Interrupted(BaseException):
+    """Raised between two system calls, as Ctrl-C does."""
+
+
+class InterruptedSocket(socket.socket):
+    """Is interrupted when its second option is set."""
+
+    options = 0
+
+    def setsockopt(self, *arguments: Any) -> Any:
+        """Set, but the second time."""
+        self.options += 1
+        if self.options == 2:
+            raise Interrupted
+        return super().setsockopt(*arguments)
+
+
+def test_interrupted_change_of_the_deadline_does_not_shorten_the_next() -> None:
+    ours, theirs = socket.socketpair()
+    channel = BlockingChannel(InterruptedSocket(fileno=ours.detach()))
+    with pytest.raises(Interrupted):
+        channel.run(Exchange(Kind.RESET, 1), time.monotonic() + 0.05)
+    exchange = Exchange(Kind.RESET, 2)
+    done = pack_header(Kind.DONE, 2)
+    threading.Timer(0.3, theirs.sendall, (done,)).start()
+    channel.run(exchange, None)
+    assert exchange.done
 
 
 def test_exchange_goes_on_after_its_deadline() -> None:

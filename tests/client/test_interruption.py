@@ -120,6 +120,52 @@ def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() ->
     assert model.compute(np.array([3, 3])).tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("elements", [2, 1 << 20])
+def test_an_answer_that_came_in_time_is_not_late_because_nobody_looked(elements: int) -> None:
+    ours, theirs = socket.socketpair()
+    threading.Thread(
+        target=workers.serve, args=(theirs, workers.slow_echo(0.1)), daemon=True
+    ).start()
+    model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupted):
+            model.compute(np.full(elements, 1), timeout=0.2)
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    time.sleep(0.3)
+    assert model.compute(np.full(elements, 2))[-1] == 2
+    assert model.lost is None
+
+
+def test_what_was_sent_by_half_has_its_whole_time_when_it_goes_on() -> None:
+    ours, theirs = socket.socketpair()
+    gate = threading.Event()
+
+    def read_late(channel: socket.socket) -> None:
+        gate.wait(10)
+        # Longer than a reply may be late, but not than a computation may last.
+        workers.serve(channel, workers.slow_echo(1.3))
+
+    threading.Thread(target=read_late, args=(theirs,), daemon=True).start()
+    elements = 1 << 20
+    model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupted):
+            model.compute(np.full(elements, 1), timeout=0.2)
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    time.sleep(0.3)
+    gate.set()
+    with pytest.raises(ml.TimeoutError, match="still usable"):
+        model.compute(np.full(elements, 2), timeout=0.2)
+    assert model.compute(np.full(elements, 3))[-1] == 3
+    assert model.lost is None
+
+
 def test_end_is_noticed_behind_an_unread_reply() -> None:
     ours, theirs = socket.socketpair()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))

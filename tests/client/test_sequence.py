@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from itertools import count
 from types import FrameType
@@ -93,6 +94,16 @@ def test_other_calls_take_turns_with_the_answers() -> None:
             model.reset()
             assert firsts(model.compute_many(vectors(2, 8, 9))) == [8, 9]
     assert got == list(range(10))
+
+
+def test_a_sequence_may_rest_longer_than_its_deadline() -> None:
+    model = model_with(workers.echo)
+    answers = model.compute_many(vectors(2, 1, 2, 3), timeout=0.1)
+    assert next(answers)[0] == 1
+    time.sleep(0.2)
+    assert model.compute(vectors(2, 9)[0])[0] == 9
+    assert firsts(answers) == [2, 3]
+    assert model.lost is None
 
 
 def test_a_sequence_that_is_left_costs_nobody_an_answer() -> None:
