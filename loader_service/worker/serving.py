@@ -261,24 +261,31 @@ class Serving:
         """
         if remaining is None:
             remaining = sum(len(part) for part in parts)
-        while True:
-            try:
-                count = os.writev(self._channel, parts[:PARTS_AT_A_TIME])
-            except BlockingIOError:
-                self._look_at_control()
-                continue
-            except (BrokenPipeError, ConnectionError):
-                raise ChannelClosed from None
-            remaining -= count
-            if remaining == 0:
-                return
-            while count:
-                first = byte_view(parts[0])
-                if count < len(first):
-                    parts[0] = first[count:]
-                    break
-                count -= len(first)
-                del parts[0]
+        length = remaining
+        try:
+            while True:
+                try:
+                    count = os.writev(self._channel, parts[:PARTS_AT_A_TIME])
+                except BlockingIOError:
+                    self._look_at_control()
+                    continue
+                except (BrokenPipeError, ConnectionError):
+                    raise ChannelClosed from None
+                remaining -= count
+                if remaining == 0:
+                    return
+                while count:
+                    first = byte_view(parts[0])
+                    if count < len(first):
+                        parts[0] = first[count:]
+                        break
+                    count -= len(first)
+                    del parts[0]
+        except Exception as error:
+            if remaining == length:
+                raise
+            # A failure that followed half an answer would be read as the answer's rest.
+            raise ChannelClosed from error
 
     def _look_at_control(self) -> None:
         """Answer pings; the end of the control socket is the end of the worker."""
@@ -297,7 +304,10 @@ class Serving:
             if kind is Message.PING:
                 (number,) = PING.unpack_from(message, HEAD.size)
                 answer = pack(Message.PONG, PONG.pack(number, self._calls))
-                os.write(self._control.fileno(), answer)
+                try:
+                    os.write(self._control.fileno(), answer)
+                except ConnectionError:
+                    raise ChannelClosed from None
 
 
 def _count(dimensions: tuple[int, ...]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from loader_service.runtime.engine import OutputTensor
 from loader_service.runtime.failures import InvalidInput, LimitReached, ModelFailed
+from loader_service.worker import serving
 from loader_service.worker.control import HEAD, PONG, Message, pack
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.serving import Serving, prepare_channel
@@ -131,8 +133,8 @@ class Worker:
             end.settimeout(HANG_SECONDS)
         prepare_channel(theirs)
         self._theirs, self._control = theirs, control
-        serving = Serving(self.model, theirs, control, GO)
-        self.thread = threading.Thread(target=serving.run, daemon=True)
+        loop = Serving(self.model, theirs, control, GO)
+        self.thread = threading.Thread(target=loop.run, daemon=True)
         self.thread.start()
 
     def compute(self, *entries: Entry, signature: int = 0, payload: Sequence[bytes]) -> Exchange:
@@ -414,6 +416,49 @@ def test_pings_are_answered_while_a_request_or_an_answer_is_under_way(worker: Wo
     assert worker.ping(2) == (2, 1)
     assert len(read(worker.channel, 48 + len(table) + 4 * count)) > count
     assert worker.answers()
+
+
+def send_what_has_a_large_answer(worker: Worker) -> int:
+    """Send zeros, to be doubled; returns the length of the answer, which nobody reads yet."""
+    count = GO.output_bytes // 4
+    table = pack_table([Entry(DataType.FLOAT32, (count,), 4 * count)])
+    head = pack_header(
+        Kind.COMPUTE, 2, signature=1, payload_length=4 * count, table_length=len(table), tensors=1
+    )
+    worker.channel.sendall(head + table + bytes(4 * count))
+    return 48 + len(table) + 4 * count
+
+
+def is_part_of_the_answer(worker: Worker, length: int) -> bool:
+    """Read all that comes: whether that is a beginning of the answer, and nothing else."""
+    data = bytearray()
+    worker.channel.settimeout(1)
+    with suppress(TimeoutError):
+        while piece := worker.channel.recv(1 << 20):
+            data += piece
+    return 100 < len(data) < length and not any(data[length - GO.output_bytes :])
+
+
+def test_the_end_of_the_broker_puts_nothing_into_half_an_answer(worker: Worker) -> None:
+    length = send_what_has_a_large_answer(worker)
+    assert worker.ping(1) == (1, 0)  # it waits for room, and looks here meanwhile
+    worker.control.sendall(pack(Message.PING, struct.pack("<Q", 2)))
+    worker.control.close()
+    time.sleep(0.26)
+    assert is_part_of_the_answer(worker, length)
+    assert worker.has_ended()
+
+
+def test_half_an_answer_is_not_followed_by_a_failure(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(buffer: object) -> memoryview:
+        raise MemoryError
+
+    monkeypatch.setattr(serving, "byte_view", no_memory)
+    length = send_what_has_a_large_answer(worker)
+    assert worker.has_ended()
+    assert is_part_of_the_answer(worker, length)
 
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20], REQUEST[:60], REQUEST[:-1]])
