@@ -153,9 +153,7 @@ def _offer(
             progressed()
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the load's deadline passed before the model was sent")
-        offer: bytes = yield InThread(
-            partial(session.attach.offer, sealing.descriptor, sealing.size)
-        )
+        offer: bytes = yield InThread(partial(sealing.offer, session.attach))
     finally:
         sealing.close()
     return offer

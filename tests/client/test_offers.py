@@ -6,13 +6,16 @@ import errno
 import hashlib
 import io
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 import model_loader as ml
-from model_loader._sealing import SEALED_FROM
+from model_loader._sealing import SEALED_FROM, Sealing
+from model_loader._source import Source
 from model_loader_wire import sealed
 from tests.client.conftest import put
 from tests.client.fake_service import FakeService
@@ -120,4 +123,48 @@ def test_a_source_that_shrinks_is_not_offered(
     with pytest.raises(ml.DataError, match="changed while it was read"):
         loader(connection).load(Shrinking(bytes(SEALED_FROM)))
     assert not service.offers
+    assert memories(os.getpid()) == before
+
+
+class Waiting(io.RawIOBase):
+    """A source that says when it is read and gives its bytes when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+
+    def read(self, size: int = -1) -> bytes:
+        """Give bytes of a model that never ends."""
+        self.begun.set()
+        assert self.gate.wait(10)
+        return b"model"
+
+
+def test_a_thread_that_nobody_waits_for_writes_into_no_other_file(tmp_path: Path) -> None:
+    source = Waiting()
+    before = memories(os.getpid())
+    sealing = Sealing(Source(source, None))
+    with ThreadPoolExecutor(1) as thread:
+        filling = thread.submit(sealing.fill)
+        assert source.begun.wait(10)
+        sealing.close()
+        assert memories(os.getpid()) == before
+        # One of these gets the number that the memory had.
+        files = [(tmp_path / str(number)).open("wb") for number in range(5)]
+        source.gate.set()
+        with pytest.raises(ValueError, match="closed"):
+            filling.result(10)
+    for file in files:
+        assert os.fstat(file.fileno()).st_size == 0
+        file.close()
+    with pytest.raises(ValueError, match="closed"):
+        sealing.offer(NotImplemented)
+
+
+def test_memory_that_nobody_took_over_is_given_back() -> None:
+    before = memories(os.getpid())
+    sealing = Sealing(Source(b"model", None))
+    assert memories(os.getpid()) == before + 1
+    del sealing  # as the result of a thread whose caller was cancelled
     assert memories(os.getpid()) == before
