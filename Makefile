@@ -93,7 +93,7 @@ test-tflite: ## the same with the second runtime, NumPy 1 and protobuf 6 (needs 
 
 .PHONY: test-user
 test-user: install ## as root: the isolation tests once more as an unprivileged user
-	$(PYTEST_AS_USER) -m "isolation and not slow" tests
+	$(PYTEST_AS_USER) $(TWO_AT_A_TIME) -m "isolation and not slow" tests
 
 .PHONY: test-slow
 test-slow: install ## what takes longer

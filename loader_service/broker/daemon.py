@@ -34,6 +34,8 @@ FLAGS = {
     "while to its origin",
     "crash_loop_seconds": "how long such a death counts",
     "crash_loop_refusal_seconds": "how long the refusal lasts after the last death",
+    "spare_seconds": "how long a process waits, after a load, for the next load of its origin; 0: "
+    "none does",
     "kept_model_bytes": "bytes of loaded models of one user that are kept, so that the same origin "
     "need not send them again; 0 keeps none",
     "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "

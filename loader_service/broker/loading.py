@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
@@ -64,6 +65,7 @@ class Loading:
         self._supervisor = supervisor
         self._hosts = Hosts(supervisor) if settings.isolation == "origin" else None
         self._guard = CrashGuard(settings)
+        self._preparing: set[Session] = set()
         self._admission = supervisor.admission()
         self._rate = LoadRate(
             Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
@@ -96,11 +98,30 @@ class Loading:
             if load.content is not None:
                 self.held.keep(session, digest, load.content)
             self._sessions.add(session, model)
+        self._prepare_next(session, load)
         if model.relay is None:
             loop = asyncio.get_running_loop()
             claim = loop.call_later(self._settings.claim_seconds, _close_unclaimed, worker)
             worker.when_ended(lambda _: claim.cancel())
         return model
+
+    def _prepare_next(self, session: Session, load: Load) -> None:
+        """Have a process made for the origin's next load, which is likely to be like this one."""
+        if self._hosts is not None or session.closed:
+            return
+        if not self._sessions.has_room_to_spare(session.principal):
+            return
+        owner = Owner(session.principal, session.origin)
+        self._supervisor.prepare(owner, load.limits, load.header.num_threads)
+        if session not in self._preparing:
+            self._preparing.add(session)
+            session.when_closed.append(partial(self._need_no_more, session))
+
+    def _need_no_more(self, session: Session) -> None:
+        self._preparing.discard(session)
+        mine = self._sessions.of_principal(session.principal)
+        if not any(other.origin == session.origin for other in mine):
+            self._supervisor.drop_spare(Owner(session.principal, session.origin))
 
     async def inspect(self, session: Session, parts: Parts) -> Inspection:
         """Read what a file is, in a worker that serves nothing else; raises Refusal."""

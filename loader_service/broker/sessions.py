@@ -135,6 +135,14 @@ class Sessions:
             if count > most:
                 raise over_limit(limit, count, most, "too many models at a time")
 
+    def has_room_to_spare(self, principal: int) -> bool:
+        """Whether not even half of the processes that may be are there."""
+        own = _processes(self.of_principal(principal), None)
+        all_of_them = _processes(list(self._by_token.values()), None)
+        settings = self._settings
+        most = settings.limits.processes or 0
+        return 2 * own < most and 2 * all_of_them < settings.total_processes
+
     async def admit(self, session: Session, limits: Limits, seconds: float) -> None:
         """Reserve, and wait for so long for a model that its owner has just dropped to be gone.
 

@@ -68,6 +68,8 @@ class Settings(SharedLimits):
     claim_seconds: float = 60
     """A model whose channel nobody asked for by then is closed, an offer that no load took by
     then is dropped."""
+    spare_seconds: float = 30
+    """How long a process waits, after a load, for the next load of its origin; 0: none does."""
     kept_model_bytes: int = 256 << 20
     """Bytes of loaded models of one principal that are kept while it has a session, so that the
     same origin need not send them again; 0 keeps none."""
@@ -105,6 +107,8 @@ class Settings(SharedLimits):
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
+        if self.spare_seconds < 0:
+            raise ValueError(f"spare_seconds must not be negative, not {self.spare_seconds}")
         if self.kept_model_bytes < 0:
             raise ValueError(f"kept_model_bytes must not be negative, not {self.kept_model_bytes}")
         shared_limits.check(self)

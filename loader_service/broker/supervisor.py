@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 from loader_service.broker.admission import Admission, admission
-from loader_service.broker.channels import make_channel
+from loader_service.broker.births import Births, Kind
 from loader_service.broker.cleaning import reap_strangers
-from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
+from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.groups import (
     Groups,
     Owner,
@@ -22,18 +20,16 @@ from loader_service.broker.groups import (
     total_memory,
 )
 from loader_service.broker.host import Host
-from loader_service.broker.last_words import LastWords
 from loader_service.broker.principals import operators_for
 from loader_service.broker.readiness import Readiness
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
+from loader_service.broker.spares import Spares, end_unwanted
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Warm, Zygote, ZygoteGone
 from loader_service.broker.zygotes import Zygotes
 from loader_service.sandbox import cgroup
-from loader_service.sandbox.credentials import UidPool
-from loader_service.sandbox.policy import tasks_for
-from loader_service.worker.orders import Go, Spawn, Task
+from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
 
@@ -55,10 +51,17 @@ class Supervisor:
         self._descriptors = descriptors
         self._zygotes = Zygotes(settings, zygote)
         self._tree = tree
-        self._groups = None if tree is None else Groups(settings, tree)
-        self._uids = UidPool.for_this_host()
+        self._births = Births(
+            settings,
+            descriptors,
+            self._zygotes,
+            None if tree is None else Groups(settings, tree),
+            self._was_born,
+            self._birth_over,
+            self._ended,
+        )
+        self._spares = Spares(self._births, settings.spare_seconds)
         self._workers: dict[int, Worker] = {}
-        self._births: set[asyncio.Task[Worker]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._stopping = False
@@ -153,25 +156,22 @@ class Supervisor:
         )
 
     async def _spawn(self, owner: Owner, limits: Limits, go: Go) -> Worker:
-        channels = self._settings.channels_per_host if go.task == Task.HOST else 1
-        descriptors = OF_A_WORKER - 1 + channels
+        """Send the process that waits for the owner's load, or one that is made now, its orders."""
+        kind = _kind(owner, limits, go, self._settings)
+        waiting = self._spares.take(kind)
+        if waiting is not None:
+            with suppress(Refusal):  # it may have died just now
+                return await self._begun(waiting, go)
         try:
-            self._descriptors.take(owner.principal, descriptors)
+            birth = self._births.begin(kind)
         except Refusal as refusal:
             if refusal.failure.limit == "total_descriptors":
                 self.readiness.set(False)
             raise
-        # A birth goes on to its end even if the caller leaves in the middle: the zygote answers in
-        # order, and a process that exists needs somebody who ends it.
-        birth = asyncio.create_task(self._birth(owner, limits, go, channels))
-        self._births.add(birth)
-        birth.add_done_callback(partial(self._descriptors.follow, owner.principal, descriptors))
-        birth.add_done_callback(self._birth_over)
-        try:
-            worker = await asyncio.shield(birth)
-        except asyncio.CancelledError:
-            birth.add_done_callback(_end_unwanted)
-            raise
+        return await self._begun(birth, go)
+
+    async def _begun(self, birth: asyncio.Task[Worker], go: Go) -> Worker:
+        worker = await self._awaited(birth)
         try:
             async with asyncio.timeout(self._settings.spawn_seconds):
                 await worker.begin(go)
@@ -184,76 +184,29 @@ class Supervisor:
         add_layers(worker, self._tree)
         return worker
 
-    async def _birth(self, owner: Owner, limits: Limits, go: Go, channels: int) -> Worker:
-        """Make a process; a zygote that died is replaced once."""
-        for _ in range(2):
-            if self._stopping:
-                raise refuse(Cause.UNAVAILABLE, "the service is ending")
-            zygote = await self._zygotes.of(owner.principal)
-            try:
-                await zygote.warmed(self._settings.start_seconds)
-                return await self._born(zygote, owner, limits, go, channels)
-            except ZygoteGone:
-                await self._zygotes.discard(owner.principal, zygote)
-        raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
+    async def _awaited(self, birth: asyncio.Task[Worker]) -> Worker:
+        try:
+            return await asyncio.shield(birth)
+        except asyncio.CancelledError:
+            birth.add_done_callback(end_unwanted)
+            raise
 
-    def _birth_over(self, birth: asyncio.Task[Worker]) -> None:
-        self._births.discard(birth)
-        if self._watching is not None and not birth.cancelled():
-            self.readiness.set(birth.exception() is None and not self._stopping)
+    def prepare(self, owner: Owner, limits: Limits, num_threads: int) -> None:
+        """Have a process made for the owner's next load of that kind."""
+        go = self.order(owner, limits, Task.LOAD, num_threads, 0)
+        self._spares.prepare(_kind(owner, limits, go, self._settings))
+
+    def drop_spare(self, owner: Owner) -> None:
+        """End the process that waits for an owner's load."""
+        self._spares.drop(owner)
+
+    def _was_born(self, worker: Worker) -> None:
+        self._workers[worker.pid] = worker
+
+    def _birth_over(self, well: bool) -> None:
+        if self._watching is not None:
+            self.readiness.set(well and not self._stopping)
         self._reap()
-
-    async def _born(
-        self, zygote: Zygote, owner: Owner, limits: Limits, go: Go, channels: int
-    ) -> Worker:
-        """Fork the process and put it into its cgroup; it touches nothing until GO."""
-        with ExitStack() as undo, ExitStack() as given:
-            group = None
-            if self._groups is not None:
-                group = self._groups.make(owner, limits, tasks_for(go.threads, 2 * go.models))
-                undo.callback(group.remove)
-            uid = None
-            if self._uids is not None:
-                uid = self._uids.take()
-                undo.callback(self._uids.give_back, uid)
-            words_reading, words_writing = os.pipe2(os.O_CLOEXEC)
-            given.callback(os.close, words_writing)
-            last_words = LastWords(words_reading, self._settings.stderr_bytes_per_second)
-            undo.callback(last_words.close)
-            ours, theirs = socket.socketpair()
-            undo.callback(ours.close)
-            given.enter_context(theirs)
-            pairs = [make_channel() for _ in range(channels)]
-            for client, channel in pairs:
-                undo.callback(client.close)
-                given.enter_context(channel)
-            pid = await zygote.spawn(
-                Spawn(uid, channels),
-                (words_writing, theirs.fileno(), *(channel.fileno() for _, channel in pairs)),
-                self._settings.spawn_seconds,
-            )
-            # The copies here must go at once, or the death of the worker would end nothing.
-            given.close()
-            ours.setblocking(False)
-            clients = [client for client, _ in pairs]
-            more = (last_words, group, limits, self._ended, self._settings.verdict_seconds)
-            worker: Worker
-            if go.task == Task.HOST:
-                worker = Host(pid, ours, clients, *more)
-            else:
-                worker = Worker(pid, ours, clients[0], *more)
-            undo.pop_all()
-        self._workers[pid] = worker
-        if uid is not None and self._uids is not None:
-            pool = self._uids
-            worker.when_ended(lambda _: pool.give_back(uid))
-        if group is not None:
-            try:
-                group.add(pid)
-            except OSError as error:
-                reason = Failure(Cause.UNAVAILABLE, f"the worker's cgroup refused it: {error}")
-                raise Refusal(await worker.end(reason)) from None
-        return worker
 
     def _ended(self, worker: Worker) -> None:
         """Give back what a dead worker held."""
@@ -266,7 +219,7 @@ class Supervisor:
     def _reap(self) -> None:
         self._zygotes.notice_deaths()
         # While one is being born, nobody can tell a new worker from a stranger.
-        if not self._births:
+        if not self._births.under_way:
             reap_strangers(self._workers.__contains__)
 
     async def _watch(self) -> None:
@@ -294,8 +247,8 @@ class Supervisor:
         self.readiness.set(False)
         for task in filter(None, (self._watching, self._recovery)):
             task.cancel()
-        if self._births:
-            await asyncio.wait(self._births, timeout=self._settings.spawn_seconds)
+        self._spares.stop()
+        await self._births.stop(self._settings.spawn_seconds)
         ended = Failure(Cause.CLOSED, "the service ended")
         await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
         await self._zygotes.end()
@@ -304,6 +257,8 @@ class Supervisor:
             self._tree.remove()
 
 
-def _end_unwanted(birth: asyncio.Task[Worker]) -> None:
-    if not birth.cancelled() and birth.exception() is None:
-        birth.result().kill(Failure(Cause.CANCELLED, "nobody waits for this worker any more"))
+def _kind(owner: Owner, limits: Limits, go: Go, settings: Settings) -> Kind:
+    if go.task == Task.HOST:
+        channels = settings.channels_per_host
+        return Kind(owner, limits, go.threads, go.models, channels, is_host=True)
+    return Kind(owner, limits, go.threads)

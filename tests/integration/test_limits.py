@@ -198,8 +198,9 @@ def test_impossible_limits_are_refused_at_once(values: dict[str, float]) -> None
 
 def test_nothing_is_left_after_all_this(connection: ml.Connection) -> None:
     broker = psutil.Process(broker_pid(connection))
-    names = [child.name() for child in broker.children(recursive=True)]
-    assert names in ([], ["ml-zygote"]), names
+    names = sorted((child.name() for child in broker.children(recursive=True)), reverse=True)
+    # One worker may wait for the next load; it has seen no model.
+    assert names in ([], ["ml-zygote"], ["ml-zygote", "ml-worker"]), names
     assert Path("/proc", str(os.getpid())).exists()
 
 

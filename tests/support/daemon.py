@@ -23,6 +23,8 @@ class Daemon(Service):
         Path(self._folder.name).chmod(0o755)
         self.directory = Path(self._folder.name) / "s"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the daemon
+        # A process in waiting would be one more than a test has loaded models.
+        flags.setdefault("spare_seconds", 0)
         words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         self._process = subprocess.Popen(
             [

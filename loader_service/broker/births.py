@@ -1,0 +1,162 @@
+"""The births of workers: a process from the zygote, in its cgroup, waiting for its orders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from loader_service.broker.channels import make_channel
+from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
+from loader_service.broker.groups import Groups, Owner
+from loader_service.broker.host import Host
+from loader_service.broker.last_words import LastWords
+from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.settings import Settings
+from loader_service.broker.worker import Worker
+from loader_service.broker.zygote import Zygote, ZygoteGone
+from loader_service.broker.zygotes import Zygotes
+from loader_service.sandbox.credentials import UidPool
+from loader_service.sandbox.policy import tasks_for
+from loader_service.worker.orders import Spawn
+from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a process is made for; all of it is settled at its birth."""
+
+    owner: Owner
+    limits: Limits
+    threads: int
+    """Threads of an interpreter."""
+    models: int = 1
+    """How many it may hold."""
+    channels: int = 1
+    is_host: bool = False
+    """Whether it is to hold the models of an origin together."""
+
+
+class Births:
+    """Makes processes; each goes on to its end even if nobody waits for it any more.
+
+    The zygote answers in order, and a process that exists needs somebody who ends it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        descriptors: Descriptors,
+        zygotes: Zygotes,
+        groups: Groups | None,
+        born: Callable[[Worker], None],
+        over: Callable[[bool], None],
+        ended: Callable[[Worker], None],
+    ) -> None:
+        """Call `born` with each worker, `over` with whether it went well, `ended` at its death."""
+        self._settings = settings
+        self._descriptors = descriptors
+        self._zygotes = zygotes
+        self._groups = groups
+        self._uids = UidPool.for_this_host()
+        self._born_call, self._over_call, self._ended_call = born, over, ended
+        self._under_way: set[asyncio.Task[Worker]] = set()
+        self._stopping = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a worker is being made just now."""
+        return bool(self._under_way)
+
+    def begin(self, kind: Kind) -> asyncio.Task[Worker]:
+        """Begin to make a process; raises Refusal if there are no descriptors for it."""
+        principal = kind.owner.principal
+        descriptors = OF_A_WORKER - 1 + kind.channels
+        self._descriptors.take(principal, descriptors)
+        birth = asyncio.create_task(self._make(kind))
+        self._under_way.add(birth)
+        birth.add_done_callback(partial(self._descriptors.follow, principal, descriptors))
+        birth.add_done_callback(self._over)
+        return birth
+
+    async def stop(self, seconds: float) -> None:
+        """Begin no more, and wait so long for those that have begun."""
+        self._stopping = True
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=seconds)
+
+    async def _make(self, kind: Kind) -> Worker:
+        """Make a process; a zygote that died is replaced once."""
+        principal = kind.owner.principal
+        for _ in range(2):
+            if self._stopping:
+                raise refuse(Cause.UNAVAILABLE, "the service is ending")
+            zygote = await self._zygotes.of(principal)
+            try:
+                await zygote.warmed(self._settings.start_seconds)
+                return await self._fork(zygote, kind)
+            except ZygoteGone:
+                await self._zygotes.discard(principal, zygote)
+        raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
+
+    def _over(self, birth: asyncio.Task[Worker]) -> None:
+        self._under_way.discard(birth)
+        if not birth.cancelled():
+            self._over_call(birth.exception() is None)
+
+    async def _fork(self, zygote: Zygote, kind: Kind) -> Worker:
+        """Fork the process and put it into its cgroup; it touches nothing until GO."""
+        with ExitStack() as undo, ExitStack() as given:
+            group = None
+            if self._groups is not None:
+                tasks = tasks_for(kind.threads, 2 * kind.models)
+                group = self._groups.make(kind.owner, kind.limits, tasks)
+                undo.callback(group.remove)
+            uid = None
+            if self._uids is not None:
+                uid = self._uids.take()
+                undo.callback(self._uids.give_back, uid)
+            words_reading, words_writing = os.pipe2(os.O_CLOEXEC)
+            given.callback(os.close, words_writing)
+            last_words = LastWords(words_reading, self._settings.stderr_bytes_per_second)
+            undo.callback(last_words.close)
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            given.enter_context(theirs)
+            pairs = [make_channel() for _ in range(kind.channels)]
+            for client, channel in pairs:
+                undo.callback(client.close)
+                given.enter_context(channel)
+            pid = await zygote.spawn(
+                Spawn(uid, kind.channels),
+                (words_writing, theirs.fileno(), *(channel.fileno() for _, channel in pairs)),
+                self._settings.spawn_seconds,
+            )
+            # The copies here must go at once, or the death of the worker would end nothing.
+            given.close()
+            ours.setblocking(False)
+            clients = [client for client, _ in pairs]
+            seconds = self._settings.verdict_seconds
+            more = (last_words, group, kind.limits, self._ended_call, seconds)
+            worker: Worker
+            if kind.is_host:
+                worker = Host(pid, ours, clients, *more)
+            else:
+                worker = Worker(pid, ours, clients[0], *more)
+            undo.pop_all()
+        self._born_call(worker)
+        if uid is not None and self._uids is not None:
+            pool = self._uids
+            worker.when_ended(lambda _: pool.give_back(uid))
+        if group is not None:
+            try:
+                group.add(pid)
+            except OSError as error:
+                reason = Failure(Cause.UNAVAILABLE, f"the worker's cgroup refused it: {error}")
+                raise Refusal(await worker.end(reason)) from None
+        return worker
