@@ -160,12 +160,17 @@ class ModelCore(LosableModel):
         self._pending = [(exchange, deadline)]
         return (yield from self.carry(exchange, answer, deadline))
 
-    def begin_ahead(self, request: Request, answer: Answer, deadline: float | None) -> Exchange:
-        """Make an exchange whose reply comes after those of all that are pending."""
+    def begin_ahead(self, request: Request, answer: Answer) -> Exchange:
+        """Make an exchange for `put_ahead`."""
         self._sequence += 1
-        exchange = answer.exchange(request, self._sequence, alone=False)
+        return answer.exchange(request, self._sequence, alone=False)
+
+    def put_ahead(self, exchange: Exchange, deadline: float | None) -> None:
+        """Let an exchange be pending, whose reply comes after those of all that are.
+
+        By then its caller holds it: an interruption must not leave here what nobody gives up.
+        """
         self._pending = [*self._pending, (exchange, deadline)]
-        return exchange
 
     def carry(
         self,

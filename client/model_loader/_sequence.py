@@ -96,12 +96,13 @@ class Sequence:
         core.check_usable()
         if current.exchange is None:
             yield from core.settle(deadline)
-            current.exchange = core.begin_ahead(current.request, current.answer, deadline)
+            current.exchange = core.begin_ahead(current.request, current.answer)
+            core.put_ahead(current.exchange, deadline)
         ahead = None
         if following is not None and not current.exchange.done:
             later = None if deadline is None or self._wait is None else deadline + self._wait
-            ahead = core.begin_ahead(following.request, following.answer, later)
-            following.exchange = ahead
+            following.exchange = ahead = core.begin_ahead(following.request, following.answer)
+            core.put_ahead(ahead, later)
         return (yield from core.carry(current.exchange, current.answer, deadline, ahead))
 
 

@@ -6,10 +6,12 @@ import random
 import select
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.client.bare_model import bare_model, echoing_process
 from tests.client.fake_service import echoing, tensor
 
 HANG_SECONDS = 20
+CLIENT = str(Path(ml.__file__).parent)
 
 
 def model_with(behave: workers.Behaviour, elements: int = 2) -> ml.MLModel:
@@ -191,3 +194,47 @@ def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> 
         signal.signal(signal.SIGALRM, usual)
     assert wrong == 0
     assert answered > interruptions / 50
+
+
+def interrupt_at_line(number: int) -> Callable[[FrameType, str, Any], Any]:
+    """Make a trace function that raises at the client's line of that number, counted as they run.
+
+    Not in ``exclusive``: its lock is given back where no signal is looked at, which this cannot do.
+    """
+    left = number
+
+    def at_line(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise Interrupted
+        return at_line
+
+    def at_call(frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        ours = code.co_filename.startswith(CLIENT) and code.co_name != "exclusive"
+        return at_line if ours else None
+
+    return at_call
+
+
+def test_after_an_interruption_at_any_line_nothing_is_wanted() -> None:
+    usual = sys.gettrace()
+    for number in range(1, 10_000):
+        model = model_with(workers.echo)
+        answers = model.compute_many(vectors(2, 1, 2))
+        sys.settrace(interrupt_at_line(number))
+        try:
+            assert firsts(answers) == [1, 2]
+            break
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(usual)
+        assert not [left for left, _ in model._core._pending if left.is_wanted], f"line {number}"
+        assert model.compute(vectors(2, 9)[0])[0] == 9
+        assert not model._core._pending
+        assert model.lost is None
+        model._core.channel.close()
+    assert number > 300
