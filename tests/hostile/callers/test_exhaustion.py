@@ -108,7 +108,7 @@ def test_messages_that_are_too_long(daemon: Daemon, abused: Abused) -> None:
 def test_messages_that_never_end(daemon: Daemon, abused: Abused) -> None:
     with abused("half_messages") as abuser:
         abuser.report()
-        honest(daemon)
+        works_beside(daemon)
         abuser.go_on()
         # Half of them are loads.
         assert abuser.report()["outcomes"] == {"message_seconds": 12, "load_seconds": 12}
@@ -121,7 +121,7 @@ def test_messages_that_never_end_and_need_too_much_memory() -> None:
         abuser.report()
         abuser.go_on()
         for _ in range(5):
-            honest(daemon)
+            works_beside(daemon)
         outcomes = abuser.report()["outcomes"]
         assert outcomes["broker_memory_bytes"] > 0
         assert daemon.memory() < 2 * patient["broker_memory_bytes"]
