@@ -118,6 +118,9 @@ class Session:
     def steady(self, signature: int) -> SteadySignature | None:
         """Prepare to repeat the last run, or None if that cannot be done in place."""
         called = self._signatures[signature]
+        # Parts of other requests may be read into the inputs: those must write them anew.
+        if not all(other.writes_inputs_of(called) for other in self._signatures):
+            return None
         return steady_signature(self._native, called, partial(self.run, signature))
 
     def _prepare_first_shapes(self, signature: Signature) -> None:

@@ -44,6 +44,12 @@ class Signature:
         """Whether the size of an input is open until the caller gives it."""
         return any(None in dimensions for dimensions in self.input_dimensions)
 
+    def writes_inputs_of(self, other: Signature) -> bool:
+        """Whether a call of this one leaves nothing in the inputs of another that it would use."""
+        if self.graph is not other.graph:
+            return True
+        return {place.tensor for place in other.inputs} <= {place.tensor for place in self.inputs}
+
     def largest_tensor(self, native: NativeInterpreter) -> int:
         """Bytes of the largest input or output, at the inputs' present shapes."""
         sizes = [

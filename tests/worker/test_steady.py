@@ -15,10 +15,13 @@ import pytest
 from loader_service.runtime.engine import OutputTensor
 from loader_service.runtime.failures import ModelFailed
 from loader_service.runtime.runtimes import installed_runtimes
+from loader_service.runtime.schema_operators import BuiltinOperator
 from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.serving import Serving, prepare_channel
 from loader_service.writer import small
+from loader_service.writer.layers import arithmetic
+from loader_service.writer.model import ModelWriter
 from model_loader_wire.causes import Cause
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import (
@@ -389,3 +392,22 @@ def test_tensors_are_read_and_written_where_they_lie(monkeypatch: pytest.MonkeyP
     thread.join(HANG_SECONDS)
     for end in (control, theirs, their_control):
         end.close()
+
+
+def test_a_signature_that_shares_but_some_inputs_keeps_the_others_from_the_path() -> None:
+    """It computes with what the last call left in the rest, where no other request may be read."""
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    a, b = (graph.input(name, TensorType.FLOAT32, (2,)) for name in "ab")
+    total = arithmetic(graph, BuiltinOperator.ADD, a, b, "total")
+    graph.output(total)
+    writer.signature("part", graph, {"a": a}, {"total": total})
+    model = installed_runtimes()[0].load(writer.write(), threads=1, memory_bytes=None)
+    for signature, shapes in ((0, [(2,), (2,)]), (1, [(2,)])):
+        for view in model.prepare_inputs(signature, shapes):
+            assert view is not None
+            view[:] = np.full(2, 10, np.float32).tobytes()
+        model.invoke(signature)
+    assert np.frombuffer(model.outputs(1)[0].data, np.float32).tolist() == [20, 20]
+    assert model.steady(0) is None
+    assert model.steady(1) is not None
