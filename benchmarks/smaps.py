@@ -43,7 +43,17 @@ def tree_share_bytes(root: int) -> int | None:
     total = 0
     for pid in tree:
         fields = rollup(pid)
-        if fields is None:
+        if fields is not None:
+            total += fields["Pss"]
+        elif not _is_gone(pid):
             return None
-        total += fields["Pss"]
     return total
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has ended: a worker is born of one that ends at once."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return text.rpartition(")")[2].split()[0] in "ZX"

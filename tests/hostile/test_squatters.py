@@ -170,7 +170,8 @@ class TestSquatter:
         assert said.startswith("SecurityError the service at ")
         assert f"runs as uid {SQUATTER}; only your own uid and root are trusted" in said
         assert "leave the address out to get a private service" in said
-        assert heard == ["1 b''"]
+        # It connected to look; whether that was accepted before it left again is the squatter's.
+        assert heard in (["0 b''"], ["1 b''"])
 
     def test_who_put_a_link_there(
         self, refusal: Refusal, folder: Path, relay: bool, uid: int
