@@ -56,12 +56,25 @@ class ModelBytes:
         takes turns with the others, and a load that is cancelled holds a thread no longer than a
         piece takes.
         """
-        memory = mmap.mmap(self._descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ)
-        content = memoryview(memory)
         digest = hashlib.sha256()
-        for start in range(0, self.size, HASHED_AT_A_TIME):
-            await asyncio.to_thread(digest.update, content[start : start + HASHED_AT_A_TIME])
+        # The mapping has a descriptor of its own, which must not wait for the collector.
+        with (
+            mmap.mmap(self._descriptor, self.size, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory,
+            memoryview(memory) as content,
+        ):
+            for start in range(0, self.size, HASHED_AT_A_TIME):
+                with content[start : start + HASHED_AT_A_TIME] as piece:
+                    await _finished(asyncio.create_task(asyncio.to_thread(digest.update, piece)))
         return digest.digest()
+
+
+async def _finished(work: asyncio.Task[None]) -> None:
+    """Wait for work in a thread to its end, also if the waiting is cancelled."""
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 @dataclass(slots=True)
