@@ -224,7 +224,12 @@ class Ground:
 
     def worker(self) -> int:
         """The one worker beside the bystander's."""
-        (pid,) = set(self.service.workers()) - {self.bystander.pid}
+
+        def others() -> set[int]:
+            return set(self.service.workers()) - {self.bystander.pid}
+
+        wait_for(lambda: bool(others()), "the one worker beside the bystander's")
+        (pid,) = others()
         return pid
 
     def zygote(self) -> int:

@@ -11,8 +11,8 @@ from loader_service.broker.descriptors import MOST_KEPT
 from loader_service.sandbox.cgroup_mounts import own_cgroups
 from tests.support.processes import children
 
-QUIET_SECONDS = 20.0
-"""How long a service may take to come to rest: a hang bound, not a measure."""
+QUIET_SECONDS = 45.0
+"""How long a service may take to come to rest: longer than a process waits there for a load."""
 
 STILL_SECONDS = 1.5
 """Longer than a look of the broker at its workers takes to come again."""
