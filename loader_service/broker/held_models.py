@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
@@ -33,6 +31,7 @@ class HeldModels:
         self._uploads = uploads
         self._store = ModelStore(settings.kept_model_bytes, descriptors.kept_models)
         self._offers: dict[Session, Offers] = {}
+        sessions.when_closed.append(self._forget)
 
     def offer(self, session: Session, descriptor: int, size: int) -> bytes:
         """Take over a client's sealed memory; returns the offer's name. Raises Refusal."""
@@ -70,7 +69,6 @@ class HeldModels:
     def keep(self, session: Session, sha256: bytes, content: ModelBytes) -> None:
         """Keep a model that was loaded, until the last session of its principal ends."""
         if not session.closed:
-            self._offers_of(session)
             self._store.keep(_owner(session), sha256, content)
 
     def _offers_of(self, session: Session) -> Offers:
@@ -79,14 +77,12 @@ class HeldModels:
             seconds = self._settings.claim_seconds
             offers = Offers(_owner(session), self._uploads, self._descriptors, seconds)
             self._offers[session] = offers
-            session.when_closed.append(partial(self._forget, session))
         return offers
 
     def _forget(self, session: Session) -> None:
-        self._offers.pop(session).close()
-        if others := self._sessions.of_principal(session.principal):
-            self._offers_of(others[0])  # whichever of them is the last: its end is noticed, too
-        else:
+        if offers := self._offers.pop(session, None):
+            offers.close()
+        if not self._sessions.of_principal(session.principal):
             self._store.forget(session.principal)
 
 

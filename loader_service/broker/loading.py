@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
-from functools import partial
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
@@ -65,7 +64,6 @@ class Loading:
         self._supervisor = supervisor
         self._hosts = Hosts(supervisor) if settings.isolation == "origin" else None
         self._guard = CrashGuard(settings)
-        self._preparing: set[Session] = set()
         self._admission = supervisor.admission()
         self._rate = LoadRate(
             Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
@@ -77,6 +75,7 @@ class Loading:
             *bounds(settings, "upload_bytes"),
         )
         self.held = HeldModels(settings, sessions, self._uploads, descriptors)
+        sessions.when_closed.append(self._drop_spare)
 
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""
@@ -113,12 +112,9 @@ class Loading:
             return
         owner = Owner(session.principal, session.origin)
         self._supervisor.prepare(owner, load.limits, load.header.num_threads)
-        if session not in self._preparing:
-            self._preparing.add(session)
-            session.when_closed.append(partial(self._need_no_more, session))
 
-    def _need_no_more(self, session: Session) -> None:
-        self._preparing.discard(session)
+    def _drop_spare(self, session: Session) -> None:
+        """End the process that waits for an origin whose last session is over."""
         mine = self._sessions.of_principal(session.principal)
         if not any(other.origin == session.origin for other in mine):
             self._supervisor.drop_spare(Owner(session.principal, session.origin))

@@ -40,8 +40,6 @@ class Session:
     unfinished: set[Place] = field(default_factory=set)
     """Workers of those loads."""
     closed: bool = False
-    when_closed: list[Callable[[], None]] = field(default_factory=list)
-    """Called once the session is over."""
     events: asyncio.Queue[Model | None] = field(default_factory=lambda: asyncio.Queue(EVENTS_KEPT))
     """Models to tell of, for a session that listens; None when the service ends."""
 
@@ -72,6 +70,8 @@ class Sessions:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._by_token: dict[bytes, Session] = {}
+        self.when_closed: list[Callable[[Session], None]] = []
+        """Called with each session that is over, and is not among its principal's any more."""
 
     def open(self, principal: int, origin: str) -> Session:
         """Begin a session; an origin is a name within its principal. Raises Refusal.
@@ -171,8 +171,8 @@ class Sessions:
         """End a session and all its workers."""
         session.closed = True
         self._by_token.pop(session.token, None)
-        while session.when_closed:
-            session.when_closed.pop()()
+        for call in self.when_closed:
+            call(session)
         reason = Failure(Cause.CLOSED, "the session was closed")
         workers = [model.worker for model in session.models.values()]
         workers += session.unfinished
