@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from loader_service.broker.descriptors import Descriptors
-from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.model_store import ModelStore
 from loader_service.broker.offers import Offers, no_offer
@@ -51,7 +50,7 @@ class HeldModels:
 
     def find(self, session: Session, sha256: bytes) -> bytes:
         """Return the name of bytes that the session's origin has loaded before, or none (empty)."""
-        content = self._store.find(_owner(session), sha256)
+        content = self._store.find(session.owner, sha256)
         return b"" if content is None else self._offers_of(session).add(content.copy(), None)
 
     def take(self, session: Session, name: bytes) -> ModelBytes:
@@ -69,13 +68,13 @@ class HeldModels:
     def keep(self, session: Session, sha256: bytes, content: ModelBytes) -> None:
         """Keep a model that was loaded, until the last session of its principal ends."""
         if not session.closed:
-            self._store.keep(_owner(session), sha256, content)
+            self._store.keep(session.owner, sha256, content)
 
     def _offers_of(self, session: Session) -> Offers:
         offers = self._offers.get(session)
         if offers is None:
             seconds = self._settings.claim_seconds
-            offers = Offers(_owner(session), self._uploads, self._descriptors, seconds)
+            offers = Offers(session.owner, self._uploads, self._descriptors, seconds)
             self._offers[session] = offers
         return offers
 
@@ -84,7 +83,3 @@ class HeldModels:
             offers.close()
         if not self._sessions.of_principal(session.principal):
             self._store.forget(session.principal)
-
-
-def _owner(session: Session) -> Owner:
-    return Owner(session.principal, session.origin)

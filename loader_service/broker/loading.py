@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
-from loader_service.broker.groups import Owner
 from loader_service.broker.held_models import HeldModels
 from loader_service.broker.hosts import Hosts
 from loader_service.broker.load import Load, late
@@ -110,14 +109,13 @@ class Loading:
             return
         if not self._sessions.has_room_to_spare(session.principal):
             return
-        owner = Owner(session.principal, session.origin)
-        self._supervisor.prepare(owner, load.limits, load.header.num_threads)
+        self._supervisor.prepare(session.owner, load.limits, load.header.num_threads)
 
     def _drop_spare(self, session: Session) -> None:
         """End the process that waits for an origin whose last session is over."""
         mine = self._sessions.of_principal(session.principal)
         if not any(other.origin == session.origin for other in mine):
-            self._supervisor.drop_spare(Owner(session.principal, session.origin))
+            self._supervisor.drop_spare(session.owner)
 
     async def inspect(self, session: Session, parts: Parts) -> Inspection:
         """Read what a file is, in a worker that serves nothing else; raises Refusal."""
@@ -153,7 +151,7 @@ class Loading:
     ) -> AsyncIterator[Load]:
         size = header.size if content is None else content.size
         check_size(size, limits)
-        owner = Owner(session.principal, session.origin)
+        owner = session.owner
         self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most, patience = limits.upload_bytes or 0, self._settings.leaving_seconds
@@ -170,7 +168,7 @@ class Loading:
 
     async def _spawn(self, session: Session, load: Load, task: Task) -> Place:
         header = load.header
-        owner = Owner(session.principal, session.origin)
+        owner = session.owner
         worker: Place
         if self._hosts is not None and task is Task.LOAD:
             worker = await self._hosts.seat(owner, load.limits, header.num_threads, load.size)
@@ -195,9 +193,8 @@ class Loading:
     async def _receive(self, session: Session, load: Load, worker: Place, parts: Parts) -> bytes:
         """Give the worker its model, unless that is known to end it; returns its SHA-256."""
         digest = await self._pass_on(load, worker, parts)
-        owner = Owner(session.principal, session.origin)
-        self._guard.check(owner, digest)
-        self._guard.watch(owner, digest, worker)
+        self._guard.check(session.owner, digest)
+        self._guard.watch(session.owner, digest, worker)
         await worker.end_model()
         return digest
 

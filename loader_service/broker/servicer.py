@@ -218,7 +218,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         model.require_living()
         if model.relay is None:
             raise refuse(Cause.CLOSED, "this model was not loaded to be relayed: it has a channel")
-        return Owner(session.principal, session.origin), model.relay, model.limits
+        return session.owner, model.relay, model.limits
 
 
 def check_version(version: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
+from loader_service.broker.groups import Owner
 from loader_service.broker.model import Model
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.seat import Place
@@ -44,9 +45,9 @@ class Session:
     """Models to tell of, for a session that listens; None when the service ends."""
 
     @property
-    def origin_key(self) -> tuple[int, str]:
-        """The origin among those of all principals."""
-        return self.principal, self.origin
+    def owner(self) -> Owner:
+        """Whose the session is: its origin among those of all principals."""
+        return Owner(self.principal, self.origin)
 
     def model(self, model_id: str) -> Model:
         """Return the session's model of that name; raises Refusal for any other name."""
@@ -200,15 +201,15 @@ def _shared_processes(sessions: Sequence[Session], beginning: Session | None) ->
     An origin whose models are all loading has none yet, and will have one.
     """
     living = [
-        (item.origin_key, model.worker.pid)
+        (item.owner, model.worker.pid)
         for item in sessions
         for model in item.models.values()
         if model.lost is None
     ]
-    loading = {item.origin_key for item in sessions if item.loading > item.inspecting}
+    loading = {item.owner for item in sessions if item.loading > item.inspecting}
     if beginning is not None:
-        loading.add(beginning.origin_key)
-    coming = loading - {origin for origin, _ in living}
+        loading.add(beginning.owner)
+    coming = loading - {owner for owner, _ in living}
     return len({pid for _, pid in living}) + len(coming) + sum(item.inspecting for item in sessions)
 
 
