@@ -36,7 +36,7 @@ class Spares:
 
     def prepare(self, kind: Kind) -> None:
         """Make a process for the owner's next load, unless one waits; one of another kind goes."""
-        if not self._seconds or kind.is_host:
+        if not self._seconds:
             return
         spare = self._of.get(kind.owner)
         if spare is not None and spare.kind == kind and not _is_lost(spare.birth):

@@ -129,13 +129,16 @@ class Supervisor:
     ) -> Worker:
         """Make a worker and wait until it is locked down; raises Refusal if that fails."""
         go = self.order(owner, limits, task, num_threads, model_size)
-        return await self._spawn(owner, limits, go)
+        return await self._spawn(Kind(owner, limits, go.threads), go)
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""
         limits = self._settings.limits
+        models = limits.models_per_origin or 1
         go = self.order(owner, limits, Task.HOST, limits.threads or 1, 0)
-        host = await self._spawn(owner, limits, replace(go, models=limits.models_per_origin or 1))
+        channels = self._settings.channels_per_host
+        kind = Kind(owner, limits, go.threads, models, channels, is_host=True)
+        host = await self._spawn(kind, replace(go, models=models))
         assert isinstance(host, Host)
         return host
 
@@ -145,7 +148,7 @@ class Supervisor:
         """Write the orders for a model, or for a worker that begins with one."""
         return Go(
             task=task,
-            threads=min(max(num_threads, 1), limits.threads or 1),
+            threads=_threads(limits, num_threads),
             data_bytes=limits.memory_bytes if self.memory_held_by == HELD_BY_RLIMIT else None,
             memory_bytes=limits.memory_bytes or 0,
             cpu_seconds=limits.cpu_seconds,
@@ -155,9 +158,8 @@ class Supervisor:
             operators=operators_for(self._settings, owner),
         )
 
-    async def _spawn(self, owner: Owner, limits: Limits, go: Go) -> Worker:
+    async def _spawn(self, kind: Kind, go: Go) -> Worker:
         """Send the process that waits for the owner's load, or one that is made now, its orders."""
-        kind = _kind(owner, limits, go, self._settings)
         waiting = self._spares.take(kind)
         if waiting is not None:
             with suppress(Refusal):  # it may have died just now
@@ -171,7 +173,11 @@ class Supervisor:
         return await self._begun(birth, go)
 
     async def _begun(self, birth: asyncio.Task[Worker], go: Go) -> Worker:
-        worker = await self._awaited(birth)
+        try:
+            worker = await asyncio.shield(birth)
+        except asyncio.CancelledError:
+            birth.add_done_callback(end_unwanted)
+            raise
         try:
             async with asyncio.timeout(self._settings.spawn_seconds):
                 await worker.begin(go)
@@ -184,17 +190,9 @@ class Supervisor:
         add_layers(worker, self._tree)
         return worker
 
-    async def _awaited(self, birth: asyncio.Task[Worker]) -> Worker:
-        try:
-            return await asyncio.shield(birth)
-        except asyncio.CancelledError:
-            birth.add_done_callback(end_unwanted)
-            raise
-
     def prepare(self, owner: Owner, limits: Limits, num_threads: int) -> None:
         """Have a process made for the owner's next load of that kind."""
-        go = self.order(owner, limits, Task.LOAD, num_threads, 0)
-        self._spares.prepare(_kind(owner, limits, go, self._settings))
+        self._spares.prepare(Kind(owner, limits, _threads(limits, num_threads)))
 
     def drop_spare(self, owner: Owner) -> None:
         """End the process that waits for an owner's load."""
@@ -257,8 +255,6 @@ class Supervisor:
             self._tree.remove()
 
 
-def _kind(owner: Owner, limits: Limits, go: Go, settings: Settings) -> Kind:
-    if go.task == Task.HOST:
-        channels = settings.channels_per_host
-        return Kind(owner, limits, go.threads, go.models, channels, is_host=True)
-    return Kind(owner, limits, go.threads)
+def _threads(limits: Limits, num_threads: int) -> int:
+    """Return how many threads an interpreter gets that asks for so many."""
+    return min(max(num_threads, 1), limits.threads or 1)
