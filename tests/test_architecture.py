@@ -128,7 +128,8 @@ def test_the_wire_contract_needs_the_standard_library_only() -> None:
 
 
 def test_the_workers_rooms_know_neither_grpc_nor_the_broker() -> None:
-    rooms = room("loader_service.worker", "loader_service.sandbox", "loader_service.runtime")
+    names = ("worker", "sandbox", "runtime", "devices")
+    rooms = room(*(f"loader_service.{name}" for name in names))
     assert not crossing(rooms, *GRPC, GENERATED, "loader_service.broker", "model_loader")
 
 
@@ -138,6 +139,27 @@ def test_a_workers_process_reaches_neither_grpc_nor_the_broker_nor_the_client() 
     assert "numpy" in names
     forbidden = (*GRPC, GENERATED, "loader_service.broker", "model_loader", "asyncio")
     assert not sorted(name for name in names if within(name, *forbidden))
+
+
+def test_a_plain_workers_process_reaches_no_device() -> None:
+    names = reached("loader_service.worker.zygote", *MODULES.values())
+    assert not sorted(name for name in names if within(name, "loader_service.devices"))
+
+
+def test_the_devices_know_the_runtimes_room_and_not_the_worker() -> None:
+    devices = room("loader_service.devices")
+    assert not crossing(devices, "loader_service.worker", "loader_service.writer")
+    assert not crossing(room("loader_service.runtime"), "loader_service.devices")
+
+
+def test_what_the_broker_knows_of_devices_needs_the_standard_library_only() -> None:
+    catalogue = modules()["loader_service.devices.catalogue"]
+    own = ("loader_service.devices.catalogue", "loader_service.sandbox.grants")
+    assert not foreign([catalogue], *own)
+    names = reached("loader_service.broker.daemon", "loader_service.broker.embedded")
+    devices = {name for name in names if within(name, "loader_service.devices")}
+    known = {module for module in devices if module in modules()} - {"loader_service.devices"}
+    assert not foreign([modules()[name] for name in known], *known, "loader_service.sandbox.grants")
 
 
 def test_the_sandbox_needs_the_standard_library_only() -> None:

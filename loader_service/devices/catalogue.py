@@ -1,0 +1,109 @@
+"""Which devices there can be, by name: what the broker knows of them without importing one.
+
+An operator enables devices; a caller chooses among the enabled ones. The standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from loader_service.sandbox.grants import Grants
+
+REFERENCE = "reference"
+XNNPACK = "xnnpack"
+EXTERNAL = "external"
+ALWAYS = (REFERENCE, XNNPACK)
+"""Devices that need no grant, and are therefore enabled for everybody."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class DeviceMissing(Exception):
+    """A device that was asked for is not on this host; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enabled:
+    """A device that the operator has enabled: a value of the policy."""
+
+    name: str
+    """``"openvino"``, ``"external:coral"``."""
+    library: str = ""
+    """The shared library of an external one, an absolute path."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Handed to an external one when it is created, in this order."""
+
+    @property
+    def kind(self) -> str:
+        """What comes before the colon: a name in ``KINDS``."""
+        return self.name.partition(":")[0]
+
+    def to_fields(self) -> dict[str, object]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_fields` wrote."""
+        options = tuple((str(key), str(value)) for key, value in fields["options"])
+        return cls(fields["name"], fields["library"], options)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of all devices of a kind before any is imported."""
+
+    module: str
+    """Has ``open_devices(enabled: Enabled) -> Sequence[Device]``; a worker that was ordered to
+    have the device calls it before it locks itself down. Raises `DeviceMissing`."""
+    honours: frozenset[str]
+    """Options that mean something to it; see ``options``."""
+    grants: Callable[[Enabled], Grants]
+    """What its workers need. Raises `DeviceMissing` where it is not installed."""
+
+
+def no_grants(enabled: Enabled) -> Grants:
+    """Say that a plain worker will do."""
+    del enabled
+    return Grants()
+
+
+KINDS: Mapping[str, Kind] = {
+    REFERENCE: Kind(
+        "loader_service.devices.reference", frozenset({"disallow_nnapi_cpu"}), no_grants
+    ),
+    XNNPACK: Kind("loader_service.devices.xnnpack", frozenset(), no_grants),
+}
+"""By what a device's name begins with."""
+
+PREFERENCES = frozenset({"accelerator_name", "execution_preference"})
+"""Options that the choice of devices itself honours."""
+
+
+def enabled_from_text(text: str) -> Enabled:
+    """Read ``NAME``, or ``external:NAME=LIBRARY``; raises ValueError."""
+    name, _, library = text.partition("=")
+    kind, colon, own = name.partition(":")
+    if kind not in KINDS or (kind == EXTERNAL) != bool(colon):
+        names = ", ".join(
+            f"{known}:NAME=LIBRARY" if known == EXTERNAL else known for known in KINDS
+        )
+        raise ValueError(f"no device is called {name!r}; there are {names}")
+    if (kind == EXTERNAL) != bool(library):
+        raise ValueError(f"device {name!r} " + ("has no library" if library else "needs a library"))
+    if kind == EXTERNAL and not _NAME.fullmatch(own):
+        raise ValueError(f"{own!r} is no name of a device: lower-case letters, digits and _.-")
+    if library and not os.path.isabs(library):
+        raise ValueError(
+            f"the library of device {name!r} must be an absolute path, not {library!r}"
+        )
+    return Enabled(name, library)
+
+
+def grants_of(enabled: Enabled) -> Grants:
+    """Return what the workers of a device need; raises DeviceMissing where it is not installed."""
+    return KINDS[enabled.kind].grants(enabled)

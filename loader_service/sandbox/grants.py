@@ -1,0 +1,58 @@
+"""What a device needs beyond what every worker has: values of the operator's policy.
+
+A worker without a device, or with one that needs nothing, has exactly the sandbox of always. The
+standard library only: the broker, the worker and the sandbox share these values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What is opened for the workers of one device, and only for them."""
+
+    libraries: tuple[str, ...] = ()
+    """Absolute paths of files and directories that the worker may read and map, never write."""
+    device_nodes: tuple[str, ...] = ()
+    """Absolute paths of device nodes that the worker may open."""
+    system_calls: tuple[str, ...] = ()
+    """Names of rules that are added to the system-call table; what each opens, and why, is said
+    where the sandbox defines it."""
+    fresh_process: bool = False
+    """Whether the worker is exec'd afresh, because the device starts threads when imported."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether a plain worker will do."""
+        return self == Grants()
+
+    def __or__(self, other: Grants) -> Grants:
+        """What a worker needs that has both devices."""
+
+        def both(one: tuple[str, ...], two: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys((*one, *two)))
+
+        return Grants(
+            both(self.libraries, other.libraries),
+            both(self.device_nodes, other.device_nodes),
+            both(self.system_calls, other.system_calls),
+            self.fresh_process or other.fresh_process,
+        )
+
+    def to_fields(self) -> dict[str, object]:
+        """Return the grants as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `to_fields` wrote."""
+        return cls(
+            tuple(fields["libraries"]),
+            tuple(fields["device_nodes"]),
+            tuple(fields["system_calls"]),
+            fields["fresh_process"],
+        )
