@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from loader_service.broker.control import broken, failure_reported
 from loader_service.broker.meter import Usage
 from loader_service.broker.model_bytes import ModelBytes
+from loader_service.broker.mortal import Mortal
 from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.worker import Worker
@@ -42,13 +42,14 @@ class Stage(Enum):
     LOADED = "loaded"
 
 
-class Seat:
+class Seat(Mortal):
     """A model of a host. What ends the host ends it; its own quiet end leaves the others."""
 
     shared = True
 
     def __init__(self, host: Host, number: int, channel: socket.socket, limits: Limits) -> None:
         """Take the place of that number, with the client's end of its channel."""
+        super().__init__()
         self.number = number
         self.channel: socket.socket | None = channel
         self.limits = limits
@@ -63,9 +64,8 @@ class Seat:
         self._host = host
         self._about = NUMBER.pack(number)
         self._inode = os.fstat(channel.fileno()).st_ino
-        self._ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
         self._answers: asyncio.Queue[tuple[Message, bytes] | None] = asyncio.Queue()
-        self._on_end: list[Callable[[Seat], None]] = []
+        self.when_ended(lambda _: self._answers.put_nowait(None))
 
     @property
     def pid(self) -> int:
@@ -88,11 +88,6 @@ class Seat:
         return self._host.group
 
     @property
-    def lost(self) -> Failure | None:
-        """Why the model is gone, or None while it lives."""
-        return self._ended.result() if self._ended.done() else None
-
-    @property
     def reusable(self) -> bool:
         """Whether its channel can be another model's: nobody has held the client's end."""
         return self.channel is not None and self.stage is not Stage.LOADED
@@ -101,29 +96,12 @@ class Seat:
         """Return what the host uses now, with all its models."""
         return self._host.usage()
 
-    def when_ended(self, call: Callable[[Seat], None]) -> None:
-        """Call back once the model is gone; at once if it is."""
-        if self._ended.done():
-            call(self)
-        else:
-            self._on_end.append(call)
-
-    async def wait(self, seconds: float) -> Failure | None:
-        """Wait for the end so long; returns why, or None for a model that lives on."""
-        await asyncio.wait([self._ended], timeout=seconds)
-        return self.lost
-
     async def verdict(self) -> Failure:
         """Wait until a model is gone whose host is dying; returns why."""
         if self.lost is None:
             verdict = await self._host.verdict()
             return self.lost or verdict
         return replace(self.lost, model_lost=True)
-
-    async def end(self, reason: Failure) -> Failure:
-        """End the model, and the host where the reason is the host's; returns that on record."""
-        self.kill(reason)
-        return await self.verdict()
 
     def kill(self, reason: Failure) -> None:
         """End the model; the others live on if it was only let go of, or had not begun.
@@ -191,16 +169,6 @@ class Seat:
             self._answers.put_nowait((kind, payload))
         else:
             raise BadMessage(f"{kind.name} may not come for this model now")
-
-    def over(self, lost: Failure) -> None:
-        """Note the model's end, and tell who waits for it."""
-        if self._ended.done():
-            return
-        self._ended.set_result(lost)
-        self._answers.put_nowait(None)
-        waiting, self._on_end = self._on_end, []
-        for call in waiting:
-            call(self)
 
     def drop_channel(self) -> None:
         """Close the broker's copy of the client's end."""

@@ -18,6 +18,7 @@ from loader_service.broker.control import CLOSING_SECONDS, Control
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.meter import Meter, Usage
 from loader_service.broker.model_bytes import ModelBytes
+from loader_service.broker.mortal import Mortal
 from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.verdict import MEMORY_LIMITS, Evidence, verdict
@@ -38,7 +39,7 @@ LAST_WORD = {
 """What a worker says when it has nothing to do any more: after that it may end by itself."""
 
 
-class Worker:
+class Worker(Mortal):
     """A living or dead worker. Whatever it says is checked; why it ended is never its word."""
 
     answers: frozenset[Message] = frozenset()
@@ -60,6 +61,9 @@ class Worker:
         verdict_seconds: float,
     ) -> None:
         """Take over a child process that waits for GO, with everything that belongs to it."""
+        super().__init__()
+        self.when_ended(Worker._let_go)
+        self.when_ended(on_end)
         self.pid = pid
         self.channel: socket.socket | None = channel
         self._channel_inode = os.fstat(channel.fileno()).st_ino
@@ -72,10 +76,8 @@ class Worker:
         self.serving = False
         """Whether it answers pings: not yet while it receives and loads its model."""
         self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[Failure] = self._loop.create_future()
         self._control = Control(control, self)
         self._last_words = last_words
-        self._on_end = [on_end]
         self._verdict_seconds = verdict_seconds
         self._killed_for: Failure | None = None
         self._pings = pings.Pings()
@@ -88,23 +90,6 @@ class Worker:
         """Computations that the worker reports; its own word."""
         return self._pings.calls
 
-    @property
-    def lost(self) -> Failure | None:
-        """Why the process ended, or None while it lives."""
-        return self._ended.result() if self._ended.done() else None
-
-    def when_ended(self, call: Callable[[Worker], None]) -> None:
-        """Call back once the process is dead; at once if it is."""
-        if self._ended.done():
-            call(self)
-        else:
-            self._on_end.append(call)
-
-    async def wait(self, seconds: float) -> Failure | None:
-        """Wait for the death so long; returns why, or None for a worker that lives on."""
-        await asyncio.wait([self._ended], timeout=seconds)
-        return self.lost
-
     async def verdict(self) -> Failure:
         """Wait until a dying process is dead, and say why; one that does not die is given up."""
         lost = await self.wait(self._verdict_seconds)
@@ -113,14 +98,9 @@ class Worker:
             lost = self._killed_for or Failure(Cause.INTERNAL, "the worker does not end")
         return replace(lost, model_lost=True)
 
-    async def end(self, reason: Failure) -> Failure:
-        """Kill the process and wait until it is dead; returns the reason on record."""
-        self.kill(reason)
-        return await self.verdict()
-
     def kill(self, reason: Failure) -> None:
         """End the process; the first reason stays on record."""
-        if self._ended.done():
+        if self.lost is not None:
             return
         if self._killed_for is None:
             self._killed_for = reason
@@ -216,15 +196,15 @@ class Worker:
 
     def _judge(self) -> None:
         """Reap the process, and say why it ended; at the first call."""
-        if self._ended.done():
+        if self.lost is not None:
             return
         try:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
-            self._over(Failure(Cause.INTERNAL, "nobody saw how the worker ended", model_lost=True))
+            self.over(Failure(Cause.INTERNAL, "nobody saw how the worker ended", model_lost=True))
             return
         if pid != 0:
-            self._over(verdict(self._evidence(status, usage)))
+            self.over(verdict(self._evidence(status, usage)))
 
     def _evidence(self, status: int, usage: resource.struct_rusage) -> Evidence:
         level, memory = len(MEMORY_LIMITS) - 1, self.limits.memory_bytes
@@ -255,13 +235,10 @@ class Worker:
             return True
         return not is_open(self._channel_inode)
 
-    def _over(self, lost: Failure) -> None:
+    def _let_go(self) -> None:
+        """Close what belonged to the process, before anybody is told of its death."""
         os.close(self._pidfd)
-        self._ended.set_result(lost)
         self._last_words.close()
         self.drop_channel()
         self._control.stop_reading()
         self._control.close_if_over()
-        waiting, self._on_end = self._on_end, []
-        for call in waiting:
-            call(self)
