@@ -11,6 +11,9 @@ from model_loader_wire.shared_limits import SharedLimits
 
 PROTOCOL_VERSION = 1
 
+RUNTIMES = ("auto", "litert", "tflite-runtime")
+"""``auto``: the first of the others that is installed."""
+LOG_LEVELS = ("debug", "info", "warning", "error")
 OPERATOR_PROFILES = ("standard", "hardened")
 """``standard``: all that the runtimes carry; ``hardened``: what LiteRT hardens for the web."""
 
@@ -21,8 +24,17 @@ MODELS_PER_HOST = 240
 CHANNELS_PER_MODEL = 4
 """Channels of such a worker for each model that it may hold at a time, as far as they go: a channel
 serves one model only, and no other can be given to a worker that is locked down."""
+MOST_SHARES = 16
+"""Users who may attach share equally what has no limit of its own, but as if they were no more than
+these: of a group with a thousand members few are there at a time."""
 
 POSITIVE = (
+    "forks_per_zygote",
+    "spawn_seconds",
+    "start_seconds",
+    "ping_seconds",
+    "verdict_seconds",
+    "memory_watch_seconds",
     "crash_loop_deaths",
     "crash_loop_seconds",
     "crash_loop_refusal_seconds",
@@ -32,7 +44,61 @@ POSITIVE = (
     "message_seconds",
 )
 """Settings that must be above zero."""
+NOT_NEGATIVE = ("spare_seconds", "kept_model_bytes", "leaving_seconds")
+"""Settings that may be zero, too."""
 STDERR_BYTES_PER_SECOND = 256 << 10
+
+
+SERVICE_POLICY = "service"
+"""The name of the policy that the service's own values make."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What some principals may do; every value holds as it is, whatever the service's own are."""
+
+    name: str
+    uids: frozenset[int] = frozenset()
+    """Users whom it is for."""
+    gids: frozenset[int] = frozenset()
+    """Groups whose members it is for."""
+    members: frozenset[int] = frozenset()
+    """The users of those groups when they were last looked up."""
+    limits: Limits = DEFAULT_LIMITS
+    """Upper bounds for every load; a caller may lower them."""
+    operators: str = "standard"
+    """Which operators a model may use: a name in `OPERATOR_PROFILES`."""
+    isolation: str = "model"
+    """What has a process of its own: a name in `ISOLATIONS`."""
+    embedder: bool = False
+    """Whether its users speak for others, whose origins get ``hardened`` operators."""
+    allowed_sha256: frozenset[bytes] | None = None
+    """Only models with these digests load; None: any."""
+
+    def __post_init__(self) -> None:
+        """Refuse what names no profile, cannot be, or leaves a limit open; raises ValueError."""
+        if self.operators not in OPERATOR_PROFILES:
+            raise ValueError(f"there is no profile of operators {self.operators!r}")
+        if self.isolation not in ISOLATIONS:
+            raise ValueError(f"there is no isolation {self.isolation!r}")
+        if self.models_per_process > MODELS_PER_HOST:
+            raise ValueError(
+                f"with isolation 'origin' models_per_origin is at most {MODELS_PER_HOST}, "
+                f"not {self.models_per_process}"
+            )
+        for name in DEFAULT_LIMITS.set_values():
+            if getattr(self.limits, name) is None:
+                raise ValueError(f"limit {name} needs a value")
+
+    @property
+    def models_per_process(self) -> int:
+        """Models that one process may hold at a time."""
+        return (self.limits.models_per_origin or 1) if self.isolation == "origin" else 1
+
+    @property
+    def channels_per_host(self) -> int:
+        """Channels with which a worker for several models is born."""
+        return min(CHANNELS_PER_MODEL * self.models_per_process, MODELS_PER_HOST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +121,10 @@ class Settings(SharedLimits):
     embedder_uids: frozenset[int] = field(default_factory=frozenset)
     """Users who speak for others, whose origins get ``hardened`` operators; they may attach, too.
     See ``principals``."""
+    policies: tuple[Policy, ...] = ()
+    """What holds for other users, of whom each may attach; see `policy_of`."""
+    log_level: str = "info"
+    """The least important that is logged: a name in `LOG_LEVELS`."""
     forks_per_zygote: int = 200
     """A zygote is replaced after so many workers, because all of them share its address layout."""
     spawn_seconds: float = 10
@@ -95,41 +165,65 @@ class Settings(SharedLimits):
 
     def __post_init__(self) -> None:
         """Refuse what names no profile, cannot be, or leaves a limit open; raises ValueError."""
-        if self.operators not in OPERATOR_PROFILES:
-            raise ValueError(f"there is no profile of operators {self.operators!r}")
-        if self.isolation not in ISOLATIONS:
-            raise ValueError(f"there is no isolation {self.isolation!r}")
-        if self.models_per_process > MODELS_PER_HOST:
-            raise ValueError(
-                f"with isolation 'origin' models_per_origin is at most {MODELS_PER_HOST}, "
-                f"not {self.models_per_process}"
-            )
+        if self.runtime not in RUNTIMES:
+            raise ValueError(f"no runtime is called {self.runtime!r}; there are {list(RUNTIMES)}")
+        if self.log_level not in LOG_LEVELS:
+            raise ValueError(f"there is no log level {self.log_level!r}")
+        self.own_policy()
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above zero, not {getattr(self, name)}")
-        if self.spare_seconds < 0:
-            raise ValueError(f"spare_seconds must not be negative, not {self.spare_seconds}")
-        if self.kept_model_bytes < 0:
-            raise ValueError(f"kept_model_bytes must not be negative, not {self.kept_model_bytes}")
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         shared_limits.check(self)
-        for name in DEFAULT_LIMITS.set_values():
-            if getattr(self.limits, name) is None:
-                raise ValueError(f"limit {name} needs a value")
 
     @property
     def users(self) -> frozenset[int]:
         """Who may attach: the service's own user, and those whom the operator named."""
-        return frozenset({os.geteuid()}) | self.allowed_uids | self.embedder_uids
+        of_policies = (policy.uids | policy.members for policy in self.policies)
+        own = frozenset({os.geteuid()}) | self.allowed_uids | self.embedder_uids
+        return own.union(*of_policies)
+
+    @property
+    def shares(self) -> int:
+        """Into how many parts is cut what the users who may attach share equally."""
+        return min(len(self.users), MOST_SHARES)
 
     @property
     def models_per_process(self) -> int:
-        """Models that one process may hold at a time."""
-        return (self.limits.models_per_origin or 1) if self.isolation == "origin" else 1
+        """Models that one process may hold at a time, by the service's own policy."""
+        return self.own_policy().models_per_process
 
     @property
     def channels_per_host(self) -> int:
-        """Channels with which a worker for several models is born."""
-        return min(CHANNELS_PER_MODEL * self.models_per_process, MODELS_PER_HOST)
+        """Channels with which a worker for several models is born, by that policy."""
+        return self.own_policy().channels_per_host
+
+    def policy_of(self, uid: int) -> Policy | None:
+        """Return the policy that holds for a user, or None for one who may not attach.
+
+        Who is named himself is not taken for a member of a group; of two policies the first holds.
+        """
+        for policy in self.policies:
+            if uid in policy.uids:
+                return policy
+        if uid in self.allowed_uids or uid in self.embedder_uids:
+            return self.own_policy(embedder=uid in self.embedder_uids)
+        for policy in self.policies:
+            if uid in policy.members:
+                return policy
+        return self.own_policy() if uid == os.geteuid() else None
+
+    def own_policy(self, *, embedder: bool = False) -> Policy:
+        """Return what holds for those for whom no policy was written."""
+        return Policy(
+            name=SERVICE_POLICY,
+            limits=self.limits,
+            operators=self.operators,
+            isolation=self.isolation,
+            embedder=embedder,
+        )
 
 
 def complete(limits: Limits) -> Limits:
