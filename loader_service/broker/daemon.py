@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import pwd
-import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -15,10 +13,9 @@ from pathlib import Path
 from loader_service.broker import log
 from loader_service.broker.directory import Directory, DirectoryTaken
 from loader_service.broker.refusal import Refusal
+from loader_service.broker.running import run
 from loader_service.broker.settings import ISOLATIONS, OPERATOR_PROFILES, Settings, complete
-from loader_service.broker.zygote import Zygote
-from loader_service.sandbox import cgroup, process
-from loader_service.sandbox.descriptors import allow_many, open_standard
+from loader_service.sandbox.descriptors import open_standard
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.shared_limits import SHARED_LIMITS
 
@@ -182,36 +179,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (DirectoryTaken, OSError) as error:
         print(f"model-loaderd: {error}; choose another --directory", file=sys.stderr)
         return EXIT_TAKEN
-    process.set_child_subreaper()
-    allow_many()
-    # First the cgroup: finding it may move this process, and its children belong where it is.
-    tree = cgroup.discover()
-    # The runtime warms up while this process imports gRPC.
-    zygote = Zygote(settings.runtime)
-    from loader_service.broker.broker import Broker
-
-    async def live() -> int:
-        broker = Broker(settings, directory, tree, zygote)
-        over = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, over.set)
-        try:
-            await broker.start()
-            await over.wait()
-        except Refusal as refusal:
-            words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
-            hint = "" if DOCTOR in str(refusal) else f"; see {DOCTOR}"
-            print(f"model-loaderd: {refusal}{hint}{words}", file=sys.stderr)
-            return EXIT_REFUSED
-        except OSError as error:
-            print(f"model-loaderd: {error}", file=sys.stderr)
-            return EXIT_REFUSED
-        finally:
-            await broker.stop()
-        return 0
-
-    return asyncio.run(live())
+    try:
+        run(settings, directory)
+    except Refusal as refusal:
+        words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
+        hint = "" if DOCTOR in str(refusal) else f"; see {DOCTOR}"
+        print(f"model-loaderd: {refusal}{hint}{words}", file=sys.stderr)
+        return EXIT_REFUSED
+    except OSError as error:
+        print(f"model-loaderd: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    return 0
 
 
 def warn_of_distrust(settings: Settings) -> None:

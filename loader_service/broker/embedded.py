@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import sys
 from dataclasses import replace
@@ -18,10 +17,8 @@ from dataclasses import replace
 from loader_service.broker import log
 from loader_service.broker.directory import private_directory
 from loader_service.broker.refusal import Refusal
+from loader_service.broker.running import run
 from loader_service.broker.settings import Settings, complete
-from loader_service.broker.zygote import Zygote
-from loader_service.sandbox import cgroup, process
-from loader_service.sandbox.descriptors import allow_many
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
 from model_loader_wire.shared_limits import SharedLimits
@@ -52,22 +49,14 @@ def main(arguments: list[str]) -> int:
         _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
         return 1
     settings = replace(settings, directory=str(directory.path))
-    process.set_child_subreaper()
-    allow_many()
-    # First the cgroup: finding it may move this process, and its children belong where it is.
-    tree = cgroup.discover()
-    # The runtime warms up while this process imports gRPC.
-    zygote = Zygote(settings.runtime)
-    from loader_service.broker.broker import Broker
 
-    async def live() -> int:
-        broker = Broker(settings, directory, tree, zygote)
-        over = asyncio.Event()
+    def ready(over: asyncio.Event) -> None:
+        _say(life, {"directory": str(directory.path), "pid": os.getpid()})
         _watch(life, program, over)
+
+    with life:
         try:
-            await broker.start()
-            _say(life, {"directory": str(directory.path), "pid": os.getpid()})
-            await over.wait()
+            run(settings, directory, ready)
         except Refusal as refusal:
             failure = refusal.failure
             message = "\n".join(filter(None, (failure.message, failure.last_words)))
@@ -76,19 +65,13 @@ def main(arguments: list[str]) -> int:
         except OSError as error:
             _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
             return 1
-        finally:
-            await broker.stop()
-        return 0
-
-    with life:
-        return asyncio.run(live())
+    return 0
 
 
 def _watch(life: socket.socket, program: int, over: asyncio.Event) -> None:
-    """Notice that the program closes its end or dies, or that somebody asks for the end.
+    """Notice that the program closes its end or dies.
 
-    Both of the first two, because a forked child of the program may hold a copy of the socket for
-    long.
+    Both, because a forked child of the program may hold a copy of the socket for long.
     """
     loop = asyncio.get_running_loop()
 
@@ -108,8 +91,6 @@ def _watch(life: socket.socket, program: int, over: asyncio.Event) -> None:
     life.setblocking(False)
     loop.add_reader(life, readable)
     loop.add_reader(program, dead)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, over.set)
 
 
 def _say(life: socket.socket, values: dict[str, object]) -> None:

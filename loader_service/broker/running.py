@@ -1,0 +1,47 @@
+"""Running a broker in this process, from its settings to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from loader_service.broker.directory import Directory
+from loader_service.broker.settings import Settings
+from loader_service.broker.zygote import Zygote
+from loader_service.sandbox import cgroup, process
+from loader_service.sandbox.descriptors import allow_many
+
+
+def run(
+    settings: Settings,
+    directory: Directory,
+    ready: Callable[[asyncio.Event], None] = lambda over: None,
+) -> None:
+    """Run a broker until SIGINT or SIGTERM; the directory goes with it.
+
+    `ready` is called once clients can attach, with an event that also ends the broker. Raises
+    Refusal or OSError, when all has ended, if the broker could not start.
+    """
+    process.set_child_subreaper()
+    allow_many()
+    # First the cgroup: finding it may move this process, and its children belong where it is.
+    tree = cgroup.discover()
+    # The runtime warms up while this process imports gRPC.
+    zygote = Zygote(settings.runtime)
+    from loader_service.broker.broker import Broker
+
+    async def live() -> None:
+        broker = Broker(settings, directory, tree, zygote)
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, over.set)
+        try:
+            await broker.start()
+            ready(over)
+            await over.wait()
+        finally:
+            await broker.stop()
+
+    asyncio.run(live())
