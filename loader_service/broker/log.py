@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from time import monotonic
 from typing import TextIO
 
+from loader_service.broker.request_id import request_id
 from model_loader_wire.causes import printable
 
 MINUTE = 60.0
 RECORD_LENGTH = 8192
 """Most characters of one record, its traceback included; the end of a longer one is kept."""
+FORMATS = ("text", "json")
+"""``text``: lines for people; ``json``: one object a line."""
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people: no control character but line feeds, and not too long."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the text; the request that a record belongs to stands at its end."""
+        request = request_id.get()
+        text = super().format(record) + (f" [{request}]" if request else "")
+        return _shortened("\n".join(map(printable, text.split("\n"))), RECORD_LENGTH)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, of ASCII characters; `facts` are what an event knows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the line."""
+        values: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if request := request_id.get():
+            values["request"] = request
+        values |= getattr(record, "facts", None) or {"message": record.getMessage()}
+        if record.exc_info:
+            values["traceback"] = self.formatException(record.exc_info)
+        line = json.dumps(values, default=str)
+        most = RECORD_LENGTH
+        while len(line) > RECORD_LENGTH:
+            # What is escaped takes up to six characters for one.
+            most //= 2
+            line = json.dumps({name: _cut(value, most) for name, value in values.items()})
+        return line
+
+
+def _cut(value: object, most: int) -> object:
+    """Shorten what is not a number."""
+    if isinstance(value, bool | int | float):
+        return value
+    return _shortened(str(value), most)
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    begin = most // 32
+    return f"{text[:begin]} … {text[begin - most :]}"
 
 
 class BoundedHandler(logging.StreamHandler[TextIO]):
@@ -23,17 +76,11 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
         self, stream: TextIO, bytes_per_minute: int, clock: Callable[[], float] = monotonic
     ) -> None:
         super().__init__(stream)
+        self.setFormatter(TextFormatter())
         self._most = bytes_per_minute
         self._clock = clock
         self._ends = 0.0
         self._written = self._left_out = self._bytes_left_out = 0
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Make the text: no control character but line feeds, and not too long."""
-        text = "\n".join(map(printable, super().format(record).split("\n")))
-        if len(text) <= RECORD_LENGTH:
-            return text
-        return f"{text[:256]} … {text[256 - RECORD_LENGTH :]}"
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or count it; first tells what the last minute left out."""
@@ -75,11 +122,14 @@ def _is_no_clients_fault(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Invalid encoding")
 
 
-def configure(level: str, bytes_per_minute: int, form: str) -> None:
-    """Let everything that is logged go to stderr, within the bound; before gRPC is imported."""
+def configure(level: str, bytes_per_minute: int, form: str, log_format: str = "text") -> None:
+    """Let everything that is logged go to stderr, within the bound; before gRPC is imported.
+
+    `form` is that of a line of text; `log_format` is a name in `FORMATS`.
+    """
     # Its C core writes to stderr by itself, a line for each wrong header that a client sends.
     os.environ["GRPC_VERBOSITY"] = "NONE"
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_clients_fault)
-    logging.basicConfig(
-        level=level, format=form, handlers=[BoundedHandler(sys.stderr, bytes_per_minute)]
-    )
+    handler = BoundedHandler(sys.stderr, bytes_per_minute)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler])
