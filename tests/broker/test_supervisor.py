@@ -20,6 +20,7 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
 from tests.support.processes import wait_until_empty
 from tests.support.raw_client import HANG_SECONDS, RawSession, Service, detail_of, exchange_over
+from tests.support.stopping import stopped
 
 MODEL = small.add()
 ROOT = os.geteuid() == 0
@@ -323,13 +324,16 @@ def test_a_lost_channel_ends_its_worker() -> None:
         service.wait_for_workers([])
 
 
-def test_a_client_that_sends_no_frame_ends_its_worker_with_a_word() -> None:
+@pytest.mark.parametrize(("leaves", "cause"), [(True, "closed"), (False, "crashed")])
+def test_a_client_that_sends_no_frame_ends_its_worker_with_a_word(leaves: bool, cause: str) -> None:
     with Service() as service, RawSession(service.directory) as session:
         reply = session.load(MODEL)
         with session.channel(reply.model_id) as channel:
-            channel.sendall(b"x" * 48)
-            assert channel.recv(1) == b""
-        request = pb.GetModelRequest(model_id=reply.model_id, wait_seconds=HANG_SECONDS)
-        detail = session.call("GetModel", request).detail
-        assert detail.cause == "closed"
+            with stopped(reply.isolation.worker_pid):
+                channel.sendall(b"x" * 48)
+                if leaves:
+                    channel.close()
+            request = pb.GetModelRequest(model_id=reply.model_id, wait_seconds=HANG_SECONDS)
+            detail = session.call("GetModel", request).detail
+        assert detail.cause == cause
         assert "the client sent what is no request" in detail.last_words

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,46 +23,15 @@ from tests.broker.conftest import ONE, Bystander
 from tests.shared_models import REPOSITORY
 from tests.support.processes import describe, wait_until_empty
 from tests.support.raw_client import HANG_SECONDS, RawSession, Service
+from tests.support.stopping import is_dead, resume
 
 Said = dict[str, Any]
-
-
-def state_of(pid: int) -> str:
-    """The letter of a process's state: R, S, D, T (stopped), Z; empty for none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def is_dead(pid: int) -> bool:
-    """Whether a process has ended."""
-    return state_of(pid) in ("", "Z", "X")
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Wait for what must come; the time is a bound against hangs."""
     left = wait_until_empty(lambda: [] if condition() else [0], HANG_SECONDS)
     assert not left, f"not within {HANG_SECONDS} s: {what}"
-
-
-def wait_until_stopped(pid: int) -> None:
-    """Wait until a process has stopped."""
-    wait_for(lambda: state_of(pid) in ("T", "", "Z"), f"the stop of {describe([pid])}")
-    assert state_of(pid) == "T", f"{pid} ended instead of stopping"
-
-
-def stop(pid: int) -> None:
-    """Stop a process."""
-    os.kill(pid, signal.SIGSTOP)
-    wait_until_stopped(pid)
-
-
-def resume(pids: Iterable[int]) -> None:
-    """Let stopped processes go on."""
-    for pid in pids:
-        if state_of(pid) == "T":
-            os.kill(pid, signal.SIGCONT)
 
 
 def settled(look: Callable[[], list[str]]) -> list[str]:

@@ -14,15 +14,8 @@ import pytest
 
 from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer import costly, small, stateful
-from tests.faults.ground import (
-    Client,
-    Ground,
-    error_in,
-    resume,
-    stop,
-    wait_for,
-    wait_until_stopped,
-)
+from tests.faults.ground import Client, Ground, error_in, wait_for
+from tests.support.stopping import resume, stop, wait_until_stopped
 
 pytestmark = pytest.mark.isolation
 

@@ -14,7 +14,8 @@ import pytest
 from loader_service.runtime.schema_operators import BuiltinOperator
 from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer.model import ModelWriter
-from tests.faults.ground import Client, Ground, error_in, stop, wait_until_stopped
+from tests.faults.ground import Client, Ground, error_in
+from tests.support.stopping import stop, wait_until_stopped
 
 pytestmark = pytest.mark.isolation
 

@@ -10,8 +10,9 @@ import pytest
 
 from loader_service.writer import small
 from tests.broker.conftest import ONE
-from tests.faults.ground import Client, Ground, is_dead, wait_for, wait_until_stopped
+from tests.faults.ground import Client, Ground, wait_for
 from tests.support.raw_client import RawSession
+from tests.support.stopping import is_dead, wait_until_stopped
 
 pytestmark = pytest.mark.isolation
 
