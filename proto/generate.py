@@ -17,7 +17,7 @@ from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "client" / "model_loader_wire" / "v1"
-PROTOS = ("model_loader/v1/model_loader.proto", "model_loader/v1/attach.proto")
+PROTOS = tuple(f"model_loader/v1/{name}.proto" for name in ("model_loader", "attach", "admin"))
 NO_SERVICE = "attach_pb2_grpc.py"
 """Made by the tools although attach.proto declares no service."""
 
