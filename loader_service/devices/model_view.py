@@ -64,6 +64,8 @@ class ModelView:
     outputs: tuple[int, ...]
     subgraphs: int = 1
     """How many the file has: signatures and control flow may run the others."""
+    stateless: bool = True
+    """Whether a run leaves nothing behind that the next one sees, in any subgraph."""
     data: bytes = field(default=b"", repr=False)
     """The file, as it came."""
 

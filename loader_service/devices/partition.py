@@ -10,7 +10,7 @@ from loader_service.devices.model_view import ModelView
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Nodes in an order in which they can run."""
+    """In the order of the file, in which they can run."""
 
     nodes: tuple[int, ...]
     inputs: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""Devices: the choice between them, and each of them."""
