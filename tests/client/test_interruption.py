@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import signal
 import socket
 import threading
 import time
-from types import FrameType
 
 import numpy as np
 import pytest
@@ -15,18 +13,10 @@ import pytest
 import model_loader as ml
 from model_loader_wire.data_types import DataType
 from tests.client import workers
+from tests.client.alarms import Interrupted, alarms, interrupted_after
 from tests.client.bare_model import bare_model, echoing_process
 from tests.client.conftest import Load
 from tests.client.fake_service import echoing, tensor
-
-
-class Interrupted(BaseException):
-    """What the signal handler raises, as Ctrl-C raises KeyboardInterrupt."""
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle a signal as Python handles Ctrl-C."""
-    raise Interrupted
 
 
 # A handler that raises inside some destructor is reported there, by Python, and goes no further.
@@ -40,30 +30,26 @@ def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> 
     """Every answer that arrives is the answer to its own question."""
     chance = random.Random(7)
     interrupted = answered = wrong = number = 0
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with echoing_process(echoing(tensor("x", DataType.INT64, (elements,)))) as model:
-            model.compute(np.zeros(elements, np.int64))
-            while interrupted < interruptions:
-                number += 1
-                x = np.full(elements, number, np.int64)
-                out = np.zeros(elements, np.int64) if number % 3 == 0 else None
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, longest))
-                    answer = model.compute(x, out)
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                except Interrupted:
-                    interrupted += 1
-                    continue
-                answered += 1
-                got = answer if out is None else out
-                wrong += bool(got[0] != number or got[-1] != number)
+    description = echoing(tensor("x", DataType.INT64, (elements,)))
+    with alarms() as set_alarm, echoing_process(description) as model:
+        model.compute(np.zeros(elements, np.int64))
+        while interrupted < interruptions:
             number += 1
-            assert model.compute(np.full(elements, number, np.int64))[0] == number
-            assert model.lost is None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, usual)
+            x = np.full(elements, number, np.int64)
+            out = np.zeros(elements, np.int64) if number % 3 == 0 else None
+            try:
+                set_alarm(chance.uniform(1e-6, longest))
+                answer = model.compute(x, out)
+                set_alarm(0)
+            except Interrupted:
+                interrupted += 1
+                continue
+            answered += 1
+            got = answer if out is None else out
+            wrong += bool(got[0] != number or got[-1] != number)
+        number += 1
+        assert model.compute(np.full(elements, number, np.int64))[0] == number
+        assert model.lost is None
     assert wrong == 0
     assert answered > interruptions / 50
 
@@ -82,13 +68,8 @@ def test_interrupted_call_is_drained_before_the_next() -> None:
     worker.start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
     out = np.zeros(2, np.int64)
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(Interrupted):
-            model.compute(np.array([1, 1]), out)
-    finally:
-        signal.signal(signal.SIGALRM, usual)
+    with interrupted_after(0.2):
+        model.compute(np.array([1, 1]), out)
     gate.set()
     assert model.compute(np.array([2, 2])).tolist() == [2, 2]
     assert [frame.header.sequence for frame in frames] == [1, 2]
@@ -106,13 +87,8 @@ def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() ->
 
     threading.Thread(target=workers.serve, args=(theirs, wait), daemon=True).start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Interrupted):
-            model.compute(np.array([1, 1]))
-    finally:
-        signal.signal(signal.SIGALRM, usual)
+    with interrupted_after(0.1):
+        model.compute(np.array([1, 1]))
     with pytest.raises(ml.TimeoutError, match="still usable"):
         model.compute(np.array([2, 2]), timeout=0.1)
     gate.set()
@@ -127,13 +103,8 @@ def test_an_answer_that_came_in_time_is_not_late_because_nobody_looked(elements:
         target=workers.serve, args=(theirs, workers.slow_echo(0.1)), daemon=True
     ).start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(Interrupted):
-            model.compute(np.full(elements, 1), timeout=0.2)
-    finally:
-        signal.signal(signal.SIGALRM, usual)
+    with interrupted_after(0.05):
+        model.compute(np.full(elements, 1), timeout=0.2)
     time.sleep(0.3)
     assert model.compute(np.full(elements, 2))[-1] == 2
     assert model.lost is None
@@ -151,13 +122,8 @@ def test_what_was_sent_by_half_has_its_whole_time_when_it_goes_on() -> None:
     threading.Thread(target=read_late, args=(theirs,), daemon=True).start()
     elements = 1 << 20
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(Interrupted):
-            model.compute(np.full(elements, 1), timeout=0.2)
-    finally:
-        signal.signal(signal.SIGALRM, usual)
+    with interrupted_after(0.05):
+        model.compute(np.full(elements, 1), timeout=0.2)
     time.sleep(0.3)
     gate.set()
     with pytest.raises(ml.TimeoutError, match="still usable"):
@@ -169,13 +135,8 @@ def test_what_was_sent_by_half_has_its_whole_time_when_it_goes_on() -> None:
 def test_end_is_noticed_behind_an_unread_reply() -> None:
     ours, theirs = socket.socketpair()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Interrupted):
-            model.compute(np.array([1, 1]))
-    finally:
-        signal.signal(signal.SIGALRM, usual)
+    with interrupted_after(0.1):
+        model.compute(np.array([1, 1]))
     assert not model._core.channel.has_ended()
     workers.echo(theirs, workers.read_frame(theirs))
     assert not model._core.channel.has_ended()
@@ -191,14 +152,9 @@ def test_interrupted_load_withdraws_it(load: Load) -> None:
 
     model = load()
     loader = ml.MLModelLoader(_context(model))
-    usual = signal.signal(signal.SIGALRM, interrupt)
     started = time.monotonic()
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(Interrupted):
-            loader.load(Slow())
-    finally:
-        signal.signal(signal.SIGALRM, usual)
+    with interrupted_after(0.2):
+        loader.load(Slow())
     assert time.monotonic() - started < 4
     assert model.compute(np.zeros((2, 3), np.float32)).shape == (2, 3)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import select
-import signal
 import socket
 import sys
 import threading
@@ -22,6 +21,7 @@ import model_loader as ml
 from model_loader_wire.causes import Cause
 from model_loader_wire.data_types import DataType
 from tests.client import workers
+from tests.client.alarms import Interrupted, alarms
 from tests.client.bare_model import bare_model, echoing_process
 from tests.client.fake_service import echoing, tensor
 
@@ -155,15 +155,6 @@ def test_reply_with_more_than_it_should_have_loses_the_model() -> None:
     assert model.lost is not None
 
 
-class Interrupted(BaseException):
-    """What the signal handler raises."""
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle a signal as Python handles Ctrl-C."""
-    raise Interrupted
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("elements", "interruptions", "longest"), [(4, 1000, 500e-6), (300_000, 150, 25e-3)]
@@ -172,26 +163,22 @@ def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> 
     """Every answer that arrives is the answer to its own question."""
     chance = random.Random(7)
     interrupted = answered = wrong = number = 0
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with echoing_process(echoing(tensor("x", DataType.INT64, (elements,)))) as model:
-            while interrupted < interruptions:
-                inputs = vectors(elements, number, number + 1, number + 2)
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, longest))
-                    for answer in model.compute_many(inputs):
-                        answered += 1
-                        wrong += bool(answer[0] != number or answer[-1] != number)
-                        number += 1
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                except Interrupted:
-                    interrupted += 1
-                number += 3
-            assert firsts(model.compute_many(vectors(elements, 1, 2))) == [1, 2]
-            assert model.lost is None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, usual)
+    description = echoing(tensor("x", DataType.INT64, (elements,)))
+    with alarms() as set_alarm, echoing_process(description) as model:
+        while interrupted < interruptions:
+            inputs = vectors(elements, number, number + 1, number + 2)
+            try:
+                set_alarm(chance.uniform(1e-6, longest))
+                for answer in model.compute_many(inputs):
+                    answered += 1
+                    wrong += bool(answer[0] != number or answer[-1] != number)
+                    number += 1
+                set_alarm(0)
+            except Interrupted:
+                interrupted += 1
+            number += 3
+        assert firsts(model.compute_many(vectors(elements, 1, 2))) == [1, 2]
+        assert model.lost is None
     assert wrong == 0
     assert answered > interruptions / 50
 

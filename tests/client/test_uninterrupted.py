@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,23 +14,14 @@ from model_loader import _uninterrupted
 from model_loader._blocking_control import BlockingControl
 from model_loader._uninterrupted import detached, uninterrupted
 from model_loader_wire.v1 import model_loader_pb2 as pb
-
-
-class Interrupted(BaseException):
-    """What the signal handler raises."""
+from tests.client.alarms import Interrupted, alarms
 
 
 @pytest.fixture
 def alarm() -> Iterator[Callable[[float], None]]:
     """Raise Interrupted in the main thread after so many seconds."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
-
-    usual = signal.signal(signal.SIGALRM, interrupt)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds) and None
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, usual)
+    with alarms() as set_alarm:
+        yield set_alarm
 
 
 def test_function_runs_outside_the_main_thread() -> None:
