@@ -2,12 +2,14 @@
 
 Loads, calls and closes go round in equal parts. After the first ones, in which caches fill, the
 broker, the zygote, the client and a worker must have no descriptor, thread or child more, and no
-more private memory than a stated slack.
+more private memory, than a stated slack. An allocator finds its size and gRPC starts its threads
+at moments of their own, and a leak goes on for ever: so what has grown is done again, and is a
+fault if it grows each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +22,17 @@ from tests.support.usage import Usage
 PARTS = 10
 WARM_UP = 3
 """Parts that are not judged."""
-SLACK_BYTES = 768 << 10
-"""Of private memory, between the least of the first judged parts and the least of the last."""
+ROUNDS = 3
+SLACK = {"descriptors": 0, "threads": 2, "children": 0, "private_bytes": 512 << 10}
+"""Between the least of the first judged parts and the least of the last.
+
+Of the 2000 loads of a long round 800 lie between the two, so a leak of 1 KiB or of a hundredth of a
+descriptor a load is seen. gRPC's pools of threads have a bound and reach it late.
+"""
+COUNTED = ("descriptors", "threads", "children")
 LOADS_BEFORE = 200
 """The broker's allocators have found their size by then; before it they grow by some MiB."""
-LONG_SECONDS = 1200.0
+LONG_SECONDS = 2400.0
 
 LONG = pytest.mark.slow
 HOURS = pytest.mark.timeout(LONG_SECONDS)
@@ -66,40 +74,53 @@ def place(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
         pass
 
 
-def judge(looks: dict[str, list[Usage]]) -> None:
-    """Assert that nothing has grown between the first judged parts and the last ones."""
+def growth(looks: dict[str, list[Usage]], kinds: Collection[str]) -> list[str]:
+    """What has grown between the first judged parts and the last ones, for a message."""
     half = (PARTS - WARM_UP) // 2
+    found = []
     for name, all_looks in looks.items():
         judged = all_looks[WARM_UP:]
-        first, last = judged[:half], judged[-half:]
-        for what in ("descriptors", "threads", "children"):
+        for kind in kinds:
             # The least: what is just being closed at one look is no growth.
-            before, after = (min(getattr(look, what) for look in part) for part in (first, last))
-            assert after <= before, f"{name}: {before} {what} became {after}: {all_looks}"
-        grown = min(x.private_bytes for x in last) - min(x.private_bytes for x in first)
-        assert grown < SLACK_BYTES, f"{name} grew by {grown} bytes: {all_looks}"
+            before, after = (
+                min(getattr(look, kind) for look in part)
+                for part in (judged[:half], judged[-half:])
+            )
+            if after - before > SLACK[kind]:
+                found.append(f"{name}: {before} {kind} became {after}: {all_looks}")
+    return found
 
 
-def watch(family: Callable[[], Mapping[str, int]], part: Callable[[], None]) -> None:
+def watch(
+    family: Callable[[], Mapping[str, int]],
+    part: Callable[[], None],
+    kinds: Collection[str] = SLACK.keys(),
+) -> None:
     """Do all parts, look after each, and judge."""
-    looks: dict[str, list[Usage]] = {}
-    for _ in range(PARTS):
-        part()
-        for name, pid in family().items():
-            looks.setdefault(name, []).append(Usage.of(pid))
-    print({name: [look.private_bytes >> 10 for look in all] for name, all in looks.items()})
-    judge(looks)
+    for _ in range(ROUNDS):
+        looks: dict[str, list[Usage]] = {}
+        for _ in range(PARTS):
+            part()
+            for name, pid in family().items():
+                looks.setdefault(name, []).append(Usage.of(pid))
+        print({name: [look.private_bytes >> 10 for look in all] for name, all in looks.items()})
+        if not (found := growth(looks, kinds)):
+            return
+    pytest.fail("\n".join(found))
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=[LONG, HOURS])])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=[LONG, HOURS])])
 def test_loads_and_closes(place: Place, count: int) -> None:
+    """A hundred are too few to judge memory by."""
+
     def part() -> None:
         place.client.ask("cycles", path=place.model, count=count // PARTS, seconds=LONG_SECONDS)
         place.service.wait_for_workers([])
         wait_for(lambda: not place.service.cgroups(), "the end of every worker's cgroup")
 
-    place.client.ask("cycles", path=place.model, count=LOADS_BEFORE, seconds=LONG_SECONDS)
-    watch(place.family, part)
+    before, kinds = (LOADS_BEFORE, SLACK.keys()) if count > 100 else (10, COUNTED)
+    place.client.ask("cycles", path=place.model, count=before, seconds=LONG_SECONDS)
+    watch(place.family, part, kinds)
     assert place.client.ask("leave") == "left"
 
 
