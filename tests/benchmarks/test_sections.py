@@ -27,7 +27,7 @@ needs_matplotlib = pytest.mark.skipif(
     reason="the pictures need Matplotlib, which make bench installs",
 )
 # The first test waits for the run of all sections: half a minute where nobody else computes.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root sees a worker's memory")
 
