@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from loader_service.runtime.failures import ModelFailed
 from loader_service.runtime.runtimes import installed_runtimes
 from loader_service.runtime.schema_operators import BuiltinOperator
 from loader_service.runtime.schema_tensor_types import TensorType
-from loader_service.worker.orders import Go, Task
 from loader_service.worker.serving import Serving, prepare_channel
 from loader_service.writer import small
 from loader_service.writer.layers import arithmetic
@@ -39,22 +39,14 @@ from model_loader_wire.frames import (
     unpack_header,
 )
 from tests.support.raw_client import HANG_SECONDS, exchange_over
+from tests.worker.test_serving import GO
 
 Array = np.ndarray[Any, Any]
 
 SMALL = 5
 LARGE = 100_000
 OPEN = TensorDescription("open", DataType.INT32, (None,), None)
-GO = Go(
-    task=Task.LOAD,
-    threads=1,
-    data_bytes=None,
-    memory_bytes=1000,
-    cpu_seconds=None,
-    tensor_bytes=1 << 24,
-    output_bytes=1 << 24,
-    model_size=0,
-)
+BIG = replace(GO, tensor_bytes=1 << 24, output_bytes=1 << 24)
 
 
 class Model:
@@ -150,7 +142,7 @@ class Worker:
         self.control, self._control = socket.socketpair()
         self.channel.settimeout(HANG_SECONDS)
         prepare_channel(self._theirs)
-        serving = Serving(self.model, self._theirs, self._control, GO)
+        serving = Serving(self.model, self._theirs, self._control, BIG)
         self.thread = threading.Thread(target=serving.run, daemon=True)
         self.thread.start()
 
@@ -374,7 +366,7 @@ def test_tensors_are_read_and_written_where_they_lie(monkeypatch: pytest.MonkeyP
     ours, theirs = socket.socketpair()
     control, their_control = socket.socketpair()
     prepare_channel(theirs)
-    serving = Serving(model, theirs, their_control, GO)
+    serving = Serving(model, theirs, their_control, BIG)
     thread = threading.Thread(target=serving.run, daemon=True)
     thread.start()
     x = np.arange(elements, dtype=np.float32)

@@ -25,7 +25,6 @@ from loader_service.broker.reports import SUMMARY_BYTES, read_description, read_
 from loader_service.broker.rows import isolation_to_message
 from loader_service.broker.worker import Worker
 from loader_service.worker.control import PONG, Message, pack
-from loader_service.worker.orders import Go, Task
 from model_loader._messages import description_from, isolation_from
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import model_to_values
@@ -36,6 +35,7 @@ from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.damage import damaged, json_bytes, number
 from tests.fuzz.wire.replies import open_descriptors
 from tests.fuzz.wire.targets import MODEL
+from tests.support.fake_worker import GO
 
 HANG_SECONDS = 60.0
 VERDICT_SECONDS = 20.0
@@ -49,16 +49,6 @@ REFUSALS = frozenset(
     }
 )
 """What may come of a worker's words alone: never what only the kernel or the broker can know."""
-GO = Go(
-    task=Task.LOAD,
-    threads=1,
-    data_bytes=None,
-    memory_bytes=1 << 30,
-    cpu_seconds=None,
-    tensor_bytes=1000,
-    output_bytes=1000,
-    model_size=0,
-)
 READY: dict[str, object] = {
     "layers": ["seccomp", "no-new-privileges"],
     "missing": {"landlock": "not supported by this kernel"},
