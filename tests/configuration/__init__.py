@@ -1,0 +1,1 @@
+"""Configuration: files, environment, flags, and what they may not say."""
