@@ -23,13 +23,19 @@ UNSUPPORTED_BY_TFLITE_RUNTIME = {
 }
 
 
-def each_that_runs(kind: str | None = None) -> pytest.MarkDecorator:
+LARGE = frozenset({"basic_pitch_nmp"})
+"""Takes seconds for its calls."""
+
+
+def each_that_runs(
+    kind: str | None = None, slow: frozenset[str] = frozenset()
+) -> pytest.MarkDecorator:
     """Parametrize by the models that run, without the hog.
 
-    `kind`: only those with a stored run of that kind.
+    `kind`: only those with a stored run of that kind. `slow`: the names of those that take long.
     """
     parameters = [
-        pytest.param(model, id=model.name)
+        pytest.param(model, id=model.name, marks=pytest.mark.slow if model.name in slow else ())
         for model in select(runs=True)
         if model.name != HOG and (kind is None or model.expected_of(kind))
     ] or [pytest.param(None, id="none", marks=pytest.mark.skip(reason=ABSENT))]

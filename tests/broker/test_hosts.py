@@ -185,30 +185,36 @@ def test_a_crash_loses_all_models_with_its_reason_and_no_other_origins(
             assert answers(channel)
 
 
-def test_a_death_between_loads_is_held_against_all_models(session: RawSession) -> None:
-    sources = [small.add(number) for number in (11, 12)]
+def spin(model: pb.LoadReply, channel: socket.socket) -> None:
+    """Begin a computation that does not end."""
+    entries = [
+        Entry(DataType(tensor.data_type), tuple(tensor.dimensions), tensor.byte_length)
+        for tensor in model.description.signatures[0].inputs
+    ]
+    length = sum(entry.byte_length for entry in entries)
+    table = pack_table(entries)
+    head = pack_header(
+        Kind.COMPUTE, 1, payload_length=length, table_length=len(table), tensors=len(entries)
+    )
+    channel.sendall(head + table + b"\1" * length)
+
+
+@pytest.mark.parametrize("cause", ["crashed", pytest.param("cpu-time", marks=pytest.mark.slow)])
+def test_a_death_between_loads_is_held_against_all_models(session: RawSession, cause: str) -> None:
+    sources = [small.add(number + len(cause)) for number in (11, 12)]
     for _ in range(2):
         replies = [session.load(source, limits=pb.Limits(cpu_seconds=1)) for source in sources]
         spinning = session.load(costly.endless(), limits=pb.Limits(cpu_seconds=1))
         with session.channel(spinning.model_id) as channel:
-            entries = [
-                Entry(DataType(tensor.data_type), tuple(tensor.dimensions), tensor.byte_length)
-                for tensor in spinning.description.signatures[0].inputs
-            ]
-            length = sum(entry.byte_length for entry in entries)
-            table = pack_table(entries)
-            head = pack_header(
-                Kind.COMPUTE,
-                1,
-                payload_length=length,
-                table_length=len(table),
-                tensors=len(entries),
-            )
-            channel.sendall(head + table + b"\1" * length)
+            if cause == "crashed":
+                os.kill(spinning.isolation.worker_pid, signal.SIGABRT)
+            else:
+                spin(spinning, channel)
             for reply in replies:
                 lost = state(session, reply.model_id)
-                assert lost.detail.cause == "cpu-time", lost
-                assert (lost.detail.limit, lost.detail.maximum) == ("cpu_seconds", 3)
+                assert lost.detail.cause == cause, lost
+                if cause == "cpu-time":
+                    assert (lost.detail.limit, lost.detail.maximum) == ("cpu_seconds", 3)
     for source in sources:
         with pytest.raises(grpc.RpcError) as caught:
             session.load(source)

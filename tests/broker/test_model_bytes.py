@@ -62,9 +62,9 @@ def test_a_hash_that_is_cancelled_stops_after_its_piece(monkeypatch: pytest.Monk
             hashing = asyncio.create_task(held.sha256())
             await asyncio.to_thread(digest.begun.wait, 10)
             hashing.cancel()
+            digest.gate.set()
             with pytest.raises(asyncio.CancelledError):
                 await hashing
-        digest.gate.set()
         await asyncio.get_running_loop().shutdown_default_executor()
 
     asyncio.run(main())

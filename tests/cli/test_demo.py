@@ -46,6 +46,7 @@ def test_everything_is_as_promised() -> None:
     assert "█" in text
 
 
+@pytest.mark.slow
 def test_it_speaks_ascii_where_it_must() -> None:
     done = run_command("demo", env={"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,15 +8,26 @@ import pytest
 
 from tests.docs.markdown import Block, blocks, documents, name_of
 from tests.docs.run_console import commands, matches, run
+from tests.shared_models import REPOSITORY
 
 WITH_COMMANDS = [
     document
     for document in documents()
     if any(block.language == "console" for block in blocks(document.read_text(encoding="utf-8")))
 ]
+SLOW = REPOSITORY / "docs" / "command-line.md"
+"""Shows every command."""
 
 
-@pytest.mark.parametrize("document", WITH_COMMANDS, ids=name_of)
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(
+            document, id=name_of(document), marks=pytest.mark.slow if document == SLOW else ()
+        )
+        for document in WITH_COMMANDS
+    ],
+)
 def test_the_commands_of_a_document_work(
     document: Path, clone: Path, reader: dict[str, str]
 ) -> None:

@@ -35,7 +35,12 @@ def connection(runtime: str) -> Iterator[ml.Connection]:
 @pytest.fixture(scope="module", params=["direct", "relayed"])
 def road(request: pytest.FixtureRequest, connection: ml.Connection) -> Iterator[ml.Connection]:
     """The direct channel, and gRPC relayed by the broker."""
-    if request.param == "direct":
+    yield from either_road(request.param, connection)
+
+
+def either_road(road: str, connection: ml.Connection) -> Iterator[ml.Connection]:
+    """Give the connection itself for "direct", and one that is relayed for "relayed"."""
+    if road == "direct":
         yield connection
         return
     with ml.connect(connection.address, relay=True) as relayed:

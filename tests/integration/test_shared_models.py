@@ -5,7 +5,7 @@ Byte for byte, over the direct channel and over relayed gRPC, in each call form 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,23 @@ import pytest
 import model_loader as ml
 from loader_service.runtime.interpreter import InterpreterRuntime
 from tests.integration.arrays import filled
+from tests.integration.conftest import either_road
 from tests.runtime.engines import Answer, Array, Plain, answer_of, engine
 from tests.shared_models import SharedModel, require_model
 from tests.shared_runs import (
     HOG,
+    LARGE,
     UNSUPPORTED_BY_TFLITE_RUNTIME,
     each_that_runs,
     first_inputs,
     stored_inputs,
 )
+
+
+@pytest.fixture(scope="module", params=["direct", pytest.param("relayed", marks=pytest.mark.slow)])
+def road(request: pytest.FixtureRequest, connection: ml.Connection) -> Iterator[ml.Connection]:
+    """As for other files; what is relayed is the same for all models, so all of them take long."""
+    yield from either_road(request.param, connection)
 
 
 @pytest.fixture
@@ -66,7 +74,7 @@ def same(model: ml.MLModel, answer: Mapping[str, Array], plain: Sequence[Answer]
     return True
 
 
-@each_that_runs()
+@each_that_runs(slow=LARGE)
 def test_default_call(
     road_loader: ml.MLModelLoader,
     runtime: str,
@@ -143,7 +151,7 @@ def test_signatures(
             assert {name: answer_of(array) for name, array in answer.items()} == expected
 
 
-@each_that_runs("resize")
+@each_that_runs("resize", slow=LARGE)
 def test_resized_inputs(
     road_loader: ml.MLModelLoader,
     runtime: str,
@@ -158,6 +166,7 @@ def test_resized_inputs(
             assert same(model, model.compute(given(model, inputs)), plain.call(inputs))
 
 
+@pytest.mark.slow
 def test_a_hog_meets_a_named_limit_and_runs_when_limits_allow(
     runtime: str, plain_runtime: InterpreterRuntime
 ) -> None:

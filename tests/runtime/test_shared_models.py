@@ -24,6 +24,7 @@ from tests.runtime.engines import (
 )
 from tests.shared_models import SharedModel, each_model, require_model, select
 from tests.shared_runs import (
+    LARGE,
     UNSUPPORTED_BY_TFLITE_RUNTIME,
     each_that_runs,
     first_inputs,
@@ -40,7 +41,7 @@ def _model(runtime: InterpreterRuntime, shared_model: SharedModel) -> bytes:
     return model
 
 
-@each_that_runs()
+@each_that_runs(slow=LARGE)
 def test_default_call_equals_the_plain_library(
     runtime: InterpreterRuntime, shared_model: SharedModel
 ) -> None:
@@ -83,7 +84,7 @@ def test_signatures_equal_the_plain_library(
             assert dict(zip(names, answer, strict=True)) == plain.call_signature(key, given)
 
 
-@each_that_runs("resize")
+@each_that_runs("resize", slow=LARGE)
 def test_resized_inputs_equal_the_plain_library(
     runtime: InterpreterRuntime, shared_model: SharedModel
 ) -> None:
