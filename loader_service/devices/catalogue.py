@@ -58,8 +58,9 @@ class Kind:
     """What is known of all devices of a kind before any is imported."""
 
     module: str
-    """Has ``open_devices(enabled: Enabled) -> Sequence[Device]``; a worker that was ordered to
-    have the device calls it before it locks itself down. Raises `DeviceMissing`."""
+    """Has ``open_devices(enabled: Enabled, library: Library) -> Sequence[Device]``, with the
+    runtime's `Library`; a worker that was ordered to have the device calls it before it locks
+    itself down, and there it imports and opens all that it needs. Raises `DeviceMissing`."""
     honours: frozenset[str]
     """Options that mean something to it; see ``options``."""
     grants: Callable[[Enabled], Grants]

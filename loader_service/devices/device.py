@@ -203,3 +203,35 @@ class Device(Protocol):
         Raises CompilationFailed or DeadlineMissed.
         """
         ...
+
+
+class AppliedDelegate(Protocol):
+    """A delegate of one partition in one interpreter: what the bridge makes of an executable."""
+
+    @property
+    def address(self) -> int:
+        """Of its TfLiteDelegate, for ``ModifyGraphWithDelegate``; it replaces exactly the nodes of
+        its partition, or fails.
+        """
+        ...
+
+    @property
+    def failure(self) -> DeviceError | None:
+        """What its preparation or its last run raised; None if it did well, or a native delegate
+        failed without a word to us.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it, after its interpreter; the executable lives on."""
+        ...
+
+
+class Bridge(Protocol):
+    """Turns an executable into a delegate: ``loader_service.devices.bridge.apply``."""
+
+    def __call__(
+        self, model: ModelView, partition: Partition, executable: Executable
+    ) -> AppliedDelegate:
+        """Make a delegate for one interpreter. Raises CompilationFailed."""
+        ...

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from loader_service.runtime.kernels import Kernels
+from loader_service.runtime.native import Library
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import ModelDescription
 
@@ -102,8 +104,29 @@ class LoadedModel(Protocol):
         ...
 
 
+class Placement(Protocol):
+    """Where the operators of a model run: given at load, where it is not the library's choice."""
+
+    @property
+    def kernels(self) -> Kernels:
+        """Which of the library's kernels run what no delegate takes."""
+        ...
+
+    def renew(self) -> Sequence[int]:
+        """Return the addresses of delegates for a new interpreter, in the order to apply them.
+
+        The interpreter that had the ones before is gone. Raises ModelFailed.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """A library that runs models."""
+
+    @property
+    def library(self) -> Library:
+        """The library itself, for devices, which look into interpreters."""
+        ...
 
     @property
     def name(self) -> str:
@@ -122,11 +145,19 @@ class Runtime(Protocol):
         """
         ...
 
-    def load(self, model: bytes, *, threads: int, memory_bytes: int | None) -> LoadedModel:
+    def load(
+        self,
+        model: bytes,
+        *,
+        threads: int,
+        memory_bytes: int | None,
+        placement: Placement | None = None,
+    ) -> LoadedModel:
         """Parse `model` and prepare all its signatures for `threads` threads.
 
         ``memory_bytes``: the limit that makes allocations fail in this process (RLIMIT_DATA), or
         None; an allocation that fails is then reported as this limit. The bytes are not copied.
+        `placement` decides what runs where; without one that is the library's choice.
         Raises InvalidModel, UnsupportedModel, ModelFailed or LimitReached.
         """
         ...

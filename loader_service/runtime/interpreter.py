@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from loader_service.runtime.allocations import AllocationWatch
-from loader_service.runtime.engine import OutputTensor
+from loader_service.runtime.engine import OutputTensor, Placement
 from loader_service.runtime.failures import (
     DelegateFailed,
     InvalidModel,
@@ -20,7 +20,7 @@ from loader_service.runtime.failures import (
     RuntimeFailure,
     readable,
 )
-from loader_service.runtime.kernels import Kernels, fallback_note, worth_a_retry
+from loader_service.runtime.kernels import Delegated, Kernels, fallback_note, worth_a_retry
 from loader_service.runtime.native import Library
 from loader_service.runtime.session import Session
 from loader_service.runtime.steady import SteadySignature
@@ -51,6 +51,11 @@ class InterpreterRuntime:
         """The library's version."""
         return self._library.version
 
+    @property
+    def library(self) -> Library:
+        """The library itself."""
+        return self._library
+
     def warm(self) -> None:
         """Run the warm-up model, and meet one refusal, without a word on stderr."""
         with _quiet_stderr():
@@ -65,7 +70,14 @@ class InterpreterRuntime:
             except InvalidModel:
                 return
 
-    def load(self, model: bytes, *, threads: int, memory_bytes: int | None) -> InterpreterModel:
+    def load(
+        self,
+        model: bytes,
+        *,
+        threads: int,
+        memory_bytes: int | None,
+        placement: Placement | None = None,
+    ) -> InterpreterModel:
         """Parse and prepare a model; see `Runtime.load`."""
         if len(model) < _SHORTEST or model[4:8] != IDENTIFIER:
             raise InvalidModel("the bytes are no TensorFlow Lite model: no TFL3 at offset 4")
@@ -73,26 +85,32 @@ class InterpreterRuntime:
         # tflite-runtime does not verify, and this is the first place it would read beyond the end.
         if not 8 <= root <= len(model) - 4:
             raise InvalidModel(f"the model's root table is at {root}, outside its file")
-        return InterpreterModel(self._library, model, threads, memory_bytes)
+        return InterpreterModel(self._library, model, threads, memory_bytes, placement)
 
 
 class InterpreterModel:
     """A loaded model; see `LoadedModel`."""
 
     def __init__(
-        self, library: Library, model: bytes, threads: int, memory_bytes: int | None
+        self,
+        library: Library,
+        model: bytes,
+        threads: int,
+        memory_bytes: int | None,
+        placement: Placement | None = None,
     ) -> None:
         """Open the model with the library's default kernels, else with the built-in ones."""
         self._library = library
         self._model = model
+        self._placement = placement
         self._threads = threads
         self._watch = AllocationWatch(memory_bytes)
         self._session: Session | None = None
         self._strings: dict[tuple[int, int], _Strings] = {}
         self._note = ""
-        self._kernels = Kernels.DEFAULT
+        self._kernels = Kernels.DEFAULT if placement is None else placement.kernels
         try:
-            self._open(Kernels.DEFAULT)
+            self._open(self._kernels)
         except DelegateFailed as failure:
             reason = str(failure)
         else:
@@ -112,6 +130,10 @@ class InterpreterModel:
             note=self._note,
             threads=self._threads,
         )
+
+    def delegates_now(self) -> list[Delegated]:
+        """Return what delegates have taken over in the primary subgraph, XNNPACK's included."""
+        return self._live().delegates_now()
 
     def prepare_inputs(
         self, signature: int, shapes: Sequence[tuple[int, ...]]
@@ -181,6 +203,7 @@ class InterpreterModel:
             self._model,
             threads=self._threads,
             kernels=kernels,
+            delegates=() if self._placement is None else self._placement.renew(),
             watch=self._watch,
         )
         return self._session

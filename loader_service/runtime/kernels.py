@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import NamedTuple
 
 from loader_service.runtime.native import NativeInterpreter
 
@@ -28,10 +29,30 @@ class Kernels(Enum):
     """``BUILTIN_WITHOUT_DEFAULT_DELEGATES``: optimized kernels, no XNNPACK."""
 
 
-def kernels_in_use(native: NativeInterpreter) -> str:
-    """Return ``"xnnpack"`` if a part of the primary subgraph was delegated, else ``"builtin"``."""
-    nodes = range(native.NumNodes())
-    return XNNPACK if any(native.NodeName(node) == "DELEGATE" for node in nodes) else BUILTIN
+class Delegated(NamedTuple):
+    """The border of what a delegate has taken over: tensors of the primary subgraph."""
+
+    inputs: tuple[int, ...]
+    """Constants included."""
+    outputs: tuple[int, ...]
+
+
+def delegated(native: NativeInterpreter) -> list[Delegated]:
+    """Return what delegates have taken over."""
+    return [
+        Delegated(tuple(native.NodeInputs(node).tolist()), tuple(native.NodeOutputs(node).tolist()))
+        for node in range(native.NumNodes())
+        if native.NodeName(node) == "DELEGATE"
+    ]
+
+
+def kernels_in_use(native: NativeInterpreter, delegates: int = 0) -> str:
+    """Return ``"xnnpack"`` if a part of the primary subgraph was delegated, else ``"builtin"``.
+
+    `delegates`: how many nodes are others' delegates.
+    """
+    names = (native.NodeName(node) for node in range(native.NumNodes()))
+    return XNNPACK if sum(name == "DELEGATE" for name in names) > delegates else BUILTIN
 
 
 def worth_a_retry(shapes: Iterable[tuple[int, ...]]) -> bool:

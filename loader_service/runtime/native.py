@@ -82,6 +82,17 @@ class NativeInterpreter(Protocol):
         """Return an operator's name; ``DELEGATE`` where a delegate took operators over."""
         ...
 
+    def NodeInputs(self, i: int) -> Array:
+        """Return an operator's inputs, tensors of the primary subgraph; -1 for one left out."""
+        ...
+
+    def NodeOutputs(self, i: int) -> Array:
+        """Return an operator's outputs."""
+        ...
+
+    def ModifyGraphWithDelegate(self, delegate_ptr: int) -> None:
+        """Let the TfLiteDelegate at an address, which must outlive this, take operators over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Library:

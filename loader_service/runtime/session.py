@@ -16,7 +16,7 @@ from loader_service.runtime.failures import (
     Stage,
     failure_from,
 )
-from loader_service.runtime.kernels import Kernels, kernels_in_use
+from loader_service.runtime.kernels import Delegated, Kernels, delegated, kernels_in_use
 from loader_service.runtime.native import Library
 from loader_service.runtime.signatures import Signature, describe, read_signatures
 from loader_service.runtime.steady import SteadySignature, steady_signature
@@ -41,6 +41,7 @@ class Session:
         threads: int,
         kernels: Kernels,
         watch: AllocationWatch,
+        delegates: Sequence[int] = (),
     ) -> None:
         """Parse and prepare; `model` must outlive the session (the interpreter reads it there)."""
         self.has_run = False
@@ -55,11 +56,17 @@ class Session:
             Stage.PARSE,
             lambda: library.create(model, threads=threads, resolver=kernels.value),
         )
+        for address in delegates:
+            self._guarded(Stage.PREPARE, partial(self._native.ModifyGraphWithDelegate, address))
         self._signatures = self._guarded(Stage.PARSE, lambda: read_signatures(self._native))
         for signature in self._signatures:
             self._prepare_first_shapes(signature)
         self.descriptions = self._guarded(Stage.PREPARE, self._describe)
-        self.kernels = kernels_in_use(self._native)
+        self.kernels = kernels_in_use(self._native, len(delegates))
+
+    def delegates_now(self) -> list[Delegated]:
+        """Return what delegates have taken over in the primary subgraph."""
+        return delegated(self._native)
 
     def prepare(self, signature: int, shapes: Sequence[tuple[int, ...]]) -> list[memoryview | None]:
         """Make the inputs ready for these shapes and return their memory."""
