@@ -109,6 +109,10 @@ test-slow: install ## what takes longer
 bench: .venv/installed-bench $(if $(PYTHON311),.venv-tflite/installed) ## measure calls, loads, memory and throughput (20 minutes; BENCH=--quick: two)
 	.venv/bin/python -m benchmarks $(BENCH)
 
+.PHONY: bench-peers
+bench-peers: install ## measure other servers the same way (800 MB are installed at first; BENCH=--quick)
+	.venv/bin/python -m benchmarks --sections peers $(BENCH)
+
 # Atheris is needed for this only.
 .venv/installed-fuzz: .venv/installed
 	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev$(comma)fuzz]")
@@ -147,6 +151,6 @@ proto: .venv-proto/installed ## generate the protobuf modules with the oldest su
 
 .PHONY: clean
 clean: ## remove everything that make made
-	rm -rf .venv .venv-tflite .venv-proto build dist *.egg-info
+	rm -rf .venv .venv-tflite .venv-proto .venv-triton .venv-mlserver build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 from benchmarks import cases, document, report, second_runtime
 from benchmarks.models import REPOSITORY, Store
 from benchmarks.plan import Plan
-from benchmarks.report import SECTIONS
+from benchmarks.report import ALL, OPTIONAL, SECTIONS
 from model_loader_cli.bench.machine import describe
 from model_loader_cli.bench.processes import ArmFailed
 from model_loader_cli.bench.progress import reporting
@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--sections",
         default=",".join(SECTIONS),
-        help="which ones, with commas between (default: %(default)s)",
+        help=f"which ones, with commas between (default: %(default)s; there is also "
+        f"{', '.join(OPTIONAL)}, which installs what it needs)",
     )
     result.add_argument(
         "--pairs",
@@ -58,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--document",
         type=Path,
-        help="a Markdown file whose tables and pictures are made anew; needs all sections",
+        help="a Markdown file whose tables and pictures are made anew; needs all sections, "
+        f"or {', '.join(OPTIONAL)} alone",
     )
     result.add_argument(
         "--samples", type=Path, help="measure nothing: make everything from these raw samples"
@@ -79,17 +81,17 @@ def main(arguments: list[str] | None = None) -> int:
     known = parser()
     given = known.parse_args(arguments)
     names = [name for name in given.sections.split(",") if name]
-    if unknown := sorted(set(names) - set(SECTIONS)):
-        known.error(f"there is no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    if unknown := sorted(set(names) - set(ALL)):
+        known.error(f"there is no section {unknown[0]!r}; there are {', '.join(ALL)}")
     if given.samples:
         results = json.loads(given.samples.read_text())
-    elif given.document and set(names) != set(SECTIONS):
+    elif given.document and not report.is_whole({"sections": names}):
         known.error("--document needs all sections")
     else:
         pairs = given.pairs or (cases.QUICK_PAIRS if given.quick else cases.PAIRS)
         results = measure(names, pairs, given.quick, given.seed)
     failed: dict[str, str] = results["failed"]
-    whole = set(results["sections"]) == set(SECTIONS)
+    whole = report.is_whole(results)
     publish(results, given.output, given.document if whole else None)
     for name, words in failed.items():
         show_failure(f"not measured: {name}: {words}")
@@ -112,14 +114,14 @@ def measure(names: list[str], pairs: int, quick: bool, seed: int) -> dict[str, A
         "second_runtime": second_runtime.versions(),
         "sections": {},
     }
-    runs = sum(SECTIONS[name].runs(pairs, quick) for name in names)
+    runs = sum(ALL[name].runs(pairs, quick) for name in names)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, reporting(runs) as reporter:
         plan = Plan(pairs, quick, random.Random(seed), Store(Path(folder)), reporter)
         for name in names:
             try:
-                results["sections"][name] = SECTIONS[name].run(plan)
+                results["sections"][name] = ALL[name].run(plan)
             except ArmFailed as error:  # nobody watches: the other sections are worth having
-                plan.failed[SECTIONS[name].TITLE] = str(error)
+                plan.failed[ALL[name].TITLE] = str(error)
     results["failed"] = plan.failed
     results["machine_after"] = describe()
     results["seconds"] = time.monotonic() - began
@@ -129,9 +131,11 @@ def measure(names: list[str], pairs: int, quick: bool, seed: int) -> dict[str, A
 def publish(results: dict[str, Any], output: Path, written: Path | None) -> None:
     """Write samples, tables and pictures, and show the tables."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / "samples.json").write_text(json.dumps(results))
+    # What is run apart from the rest does not take its place.
+    prefix = f"{'-'.join(results['sections'])}-" if report.is_apart(results) else ""
+    (output / f"{prefix}samples.json").write_text(json.dumps(results))
     text = report.markdown(results)
-    (output / "tables.md").write_text(text)
+    (output / f"{prefix}tables.md").write_text(text)
     screen = console()
     if screen.is_terminal:
         screen.print(Markdown(text))
@@ -145,9 +149,11 @@ def publish(results: dict[str, Any], output: Path, written: Path | None) -> None
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:
-    """Draw the pictures, or say what is missing for that."""
+    """Draw the pictures of the run's sections, or say what is missing for that."""
     from benchmarks import pictures
 
+    if not pictures.of(results["sections"]):
+        return
     try:
         paths = list(pictures.draw(results["sections"], folder))
     except ImportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from benchmarks.models import PAYLOADS, SHARED, payload_name
@@ -169,3 +170,7 @@ NEIGHBOURS = (0, 1, 4)
 BLOCK_SECONDS = 0.3
 THROUGHPUT_BLOCKS = 2
 PIPELINE_BLOCKS = 4
+
+PEER_CALLS: Mapping[str, tuple[int, int]] = {IMAGE: (150, 10), FLOAT: (15, 8)}
+"""Section 5, by model: calls in a block of the project's own arms, and of a peer's."""
+PEER_BLOCKS = 4

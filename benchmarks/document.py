@@ -18,13 +18,18 @@ class BadMarks(ValueError):
 
 
 def renewed(text: str, parts: Mapping[str, str]) -> str:
-    """Return the document with each part in its place.
+    """Return the document with each part in its place; what other marks enclose stays.
 
-    Raises BadMarks unless every part has exactly one mark, every mark its part and its end.
+    Raises BadMarks unless every part has exactly one mark, and every mark its end.
     """
     names = [found[2] for found in MARKED.finditer(text)]
     if len(names) != len(BEGIN.findall(text)):
         raise BadMarks("a mark has no end")
-    if sorted(names) != sorted(parts):
+    if sorted(name for name in names if name in parts) != sorted(parts):
         raise BadMarks(f"the document has marks for {sorted(names)}, the run {sorted(parts)}")
-    return MARKED.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n{found[4]}", text)
+
+    def new(found: re.Match[str]) -> str:
+        part = parts.get(found[2])
+        return found[0] if part is None else f"{found[1]}\n{part}\n{found[4]}"
+
+    return MARKED.sub(new, text)

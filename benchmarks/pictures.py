@@ -190,6 +190,11 @@ PICTURES: Mapping[str, tuple[str, Draw, tuple[float, float]]] = {
 """By file name: the section whose samples are drawn, how, and its size in inches."""
 
 
+def of(sections: Samples) -> list[str]:
+    """The names of the pictures of the sections that were run."""
+    return [name for name, (section, _, _) in PICTURES.items() if section in sections]
+
+
 def draw(sections: Samples, folder: Path) -> Iterator[Path]:
     """Draw every picture whose section was run, as SVG; raises ImportError without Matplotlib."""
     import matplotlib
@@ -199,9 +204,8 @@ def draw(sections: Samples, folder: Path) -> Iterator[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, (section, make, size) in PICTURES.items():
-            if section not in sections:
-                continue
+        for name in of(sections):
+            section, make, size = PICTURES[name]
             figure = Figure(figsize=size, layout="constrained")
             make(figure, sections[section])
             path = folder / f"{name}.svg"

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.figures import Figures, shown
 from benchmarks.markdown import table
 from benchmarks.plan import pairs_of
-from benchmarks.sections import cold, memory, one_call, throughput
+from benchmarks.sections import cold, memory, one_call, peers, throughput
 from benchmarks.targets import TARGETS, Target
 from model_loader_cli.bench.samples import dropped
 from model_loader_cli.bench.verdict import Verdict
@@ -20,15 +20,16 @@ SECTIONS: Mapping[str, ModuleType] = {
     "memory": memory,
     "throughput": throughput,
 }
+OPTIONAL: Mapping[str, ModuleType] = {"peers": peers}
+"""Sections that are run only if they are named; each stands in the document for itself."""
+ALL: Mapping[str, ModuleType] = {**SECTIONS, **OPTIONAL}
 VERDICTS = {Verdict.MET: "met", Verdict.MISSED: "**missed**", Verdict.UNDECIDED: "undecided"}
 
 
 def figures_of(samples: Mapping[str, Any]) -> dict[str, Figures]:
     """The figures of each section that was run."""
     return {
-        name: section.figures(samples[name])
-        for name, section in SECTIONS.items()
-        if name in samples
+        name: section.figures(samples[name]) for name, section in ALL.items() if name in samples
     }
 
 
@@ -79,11 +80,25 @@ HEADS = ["what", "measured", "target", "A/A", "verdict"]
 def parts(results: Mapping[str, Any]) -> dict[str, str]:
     """Everything that the document shows, by mark."""
     samples = results["sections"]
-    shown_parts = {"machine": machine(results), "targets": table(HEADS, target_rows(samples))}
-    for name, section in SECTIONS.items():
+    shown_parts = {}
+    if not is_apart(results):
+        shown_parts = {"machine": machine(results), "targets": table(HEADS, target_rows(samples))}
+    for name, section in ALL.items():
         if name in samples:
-            shown_parts[name] = section.tables(samples[name])
+            about = f"{machine(results)}\n" if name in OPTIONAL else ""
+            shown_parts[name] = about + section.tables(samples[name])
     return shown_parts
+
+
+def is_whole(results: Mapping[str, Any]) -> bool:
+    """Whether the run has what a document shows: all sections, or optional ones alone."""
+    return set(results["sections"]) >= set(SECTIONS) or is_apart(results)
+
+
+def is_apart(results: Mapping[str, Any]) -> bool:
+    """Whether the run has optional sections alone."""
+    names = set(results["sections"])
+    return bool(names) and names <= set(OPTIONAL)
 
 
 def machine(results: Mapping[str, Any]) -> str:
@@ -96,13 +111,16 @@ def machine(results: Mapping[str, Any]) -> str:
         gone, everything = gone + less, everything + count
     ticks = after["stolen_ticks"] - before["stolen_ticks"]
     others = pairs_of(results["pairs"], judged=False)
-    pairs_text = f"{results['pairs']} process pairs ({others} where no target is set)"
+    pairs_text, second = f"{others} process pairs", ""
+    if not is_apart(results):
+        pairs_text = f"{results['pairs']} process pairs ({others} where no target is set)"
+        second = f" {_second(results)};"
     if results["quick"]:
         pairs_text += ", a quick run"
     return (
         f"{before['processor']}, {before['cores']} cores, "
         f"{before['memory_bytes'] / 1e9:.0f} GB, Linux {before['kernel']}, Python "
-        f"{before['python']}, {packages}; {_second(results)}; "
+        f"{before['python']}, {packages};{second} "
         f"run as uid {before['uid']} on {results['date']}, "
         f"{pairs_text}, {results['seconds'] / 60:.0f} minutes. Load average "
         f"{before['load_average']:.2f} before, {after['load_average']:.2f} after; "
@@ -140,8 +158,10 @@ def _all_pairs(sections: Mapping[str, Any]) -> list[Sequence[Mapping[str, Any]]]
 def markdown(results: Mapping[str, Any]) -> str:
     """All tables as one text."""
     known = parts(results)
-    lines = [known["machine"], "\n## Targets\n\n", known["targets"]]
-    for name, section in SECTIONS.items():
+    lines = []
+    if "targets" in known:
+        lines += [known["machine"], "\n## Targets\n\n", known["targets"]]
+    for name, section in ALL.items():
         if name in known:
             lines += [f"\n## {section.TITLE}\n\n", known[name]]
     return "".join(lines)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.document import BadMarks, renewed
+from benchmarks.document import MARKED, BadMarks, renewed
 from benchmarks.pictures import PICTURES
-from benchmarks.report import SECTIONS
+from benchmarks.report import ALL
 from tests.docs.markdown import links
 from tests.shared_models import REPOSITORY
 
@@ -17,6 +17,12 @@ def test_a_part_takes_the_place_of_the_old_one() -> None:
     new = renewed(TEXT, {"one": "| new |\n"})
     assert new == "before\n<!-- bench: one -->\n\n| new |\n\n<!-- end of bench -->\nafter\n"
     assert renewed(new, {"one": "| new |\n"}) == new
+
+
+def test_what_no_part_is_for_stays() -> None:
+    two = TEXT + TEXT.replace("one", "two")
+    new = renewed(two, {"two": "| new |\n"})
+    assert new == TEXT + renewed(TEXT.replace("one", "two"), {"two": "| new |\n"})
 
 
 @pytest.mark.parametrize(
@@ -36,7 +42,8 @@ def test_a_document_with_other_marks_is_refused(text: str) -> None:
 
 def test_the_projects_document_has_a_place_for_every_part() -> None:
     text = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    parts = {name: f"what {name} said\n" for name in ("machine", "targets", *SECTIONS)}
+    parts = {name: f"what {name} said\n" for name in ("machine", "targets", *ALL)}
+    assert {found[2] for found in MARKED.finditer(text)} == set(parts)
     new = renewed(text, parts)
     for part in parts.values():
         assert new.count(part) == 1

@@ -1,0 +1,1 @@
+"""Other servers for TFLite models, each in a Python environment of its own."""
