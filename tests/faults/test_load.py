@@ -49,6 +49,15 @@ NO_WORKER_YET = (
 )
 LOADED = ("the worker opens it", "the worker has loaded it", "the channel is asked for")
 """Stages at which the model may be loaded by the time of the kill."""
+QUICK = (
+    "before hello",
+    "the header is read",
+    "the zygote was asked",
+    "the worker waits for GO",
+    "piece 1 is passed on",
+    "the worker has loaded it",
+)
+"""Stages at which not only a worker's death is tried in the quick tests."""
 ROADS = [(face, road) for road in ("direct", "offered", "relayed") for face in ("blocking", "aio")]
 LOST = ("InvalidStateError", "lost")
 KILLED = ("OperationError", "killed")
@@ -72,16 +81,17 @@ def model(folder: Path) -> str:
 
 
 def cases() -> list[object]:
-    """Every stage with every victim there is by then; the first road quickly, the others slowly."""
+    """Every stage with every victim there is by then; the most telling ones quickly."""
     found: list[object] = []
     for face, road in ROADS:
         for stage in STAGES[road]:
             for victim in ("worker", "zygote", "broker", "client"):
                 if victim == "worker" and stage in NO_WORKER_YET:
                     continue
-                slow = () if (face, road) == ROADS[0] else (pytest.mark.slow,)
+                quick = (face, road) == ROADS[0] and (victim == "worker" or stage in QUICK)
+                marks = () if quick else (pytest.mark.slow,)
                 name = f"{face}-{road}-{victim}-{stage.replace(' ', '-')}"
-                found.append(pytest.param(face, road, victim, stage, id=name, marks=slow))
+                found.append(pytest.param(face, road, victim, stage, id=name, marks=marks))
     return found
 
 

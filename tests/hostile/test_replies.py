@@ -19,8 +19,6 @@ from model_loader_wire.data_types import DataType
 from model_loader_wire.frames import Entry, Kind, pack_header, pack_table
 from tests.hostile.probes import Probe, ProbeService, all_but
 
-pytestmark = pytest.mark.isolation
-
 CONTROL, CHANNEL = 3, 4
 CALL = 2
 """The sequence number of a probe's second call."""

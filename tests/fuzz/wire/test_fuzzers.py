@@ -50,7 +50,6 @@ def test_what_workers_say_to_the_broker() -> None:
     assert any(outcome.startswith("inspected") for outcome in found)
 
 
-@pytest.mark.isolation
 @pytest.mark.parametrize(
     ("fuzz", "count", "expected"),
     [
