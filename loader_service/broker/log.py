@@ -17,8 +17,6 @@ from model_loader_wire.causes import printable
 MINUTE = 60.0
 RECORD_LENGTH = 8192
 """Most characters of one record, its traceback included; the end of a longer one is kept."""
-FORMATS = ("text", "json")
-"""``text``: lines for people; ``json``: one object a line."""
 
 
 class TextFormatter(logging.Formatter):
@@ -125,7 +123,7 @@ def _is_no_clients_fault(record: logging.LogRecord) -> bool:
 def configure(level: str, bytes_per_minute: int, form: str, log_format: str = "text") -> None:
     """Let everything that is logged go to stderr, within the bound; before gRPC is imported.
 
-    `form` is that of a line of text; `log_format` is a name in `FORMATS`.
+    `form` is that of a line of text; `log_format` is a name in `settings.LOG_FORMATS`.
     """
     # Its C core writes to stderr by itself, a line for each wrong header that a client sends.
     os.environ["GRPC_VERBOSITY"] = "NONE"

@@ -14,6 +14,8 @@ PROTOCOL_VERSION = 1
 RUNTIMES = ("auto", "litert", "tflite-runtime")
 """``auto``: the first of the others that is installed."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+"""``text``: lines for people; ``json``: one object a line."""
 OPERATOR_PROFILES = ("standard", "hardened")
 """``standard``: all that the runtimes carry; ``hardened``: what LiteRT hardens for the web."""
 
@@ -125,6 +127,8 @@ class Settings(SharedLimits):
     """What holds for other users, of whom each may attach; see `policy_of`."""
     log_level: str = "info"
     """The least important that is logged: a name in `LOG_LEVELS`."""
+    log_format: str = "text"
+    """How it is logged: a name in `LOG_FORMATS`."""
     forks_per_zygote: int = 200
     """A zygote is replaced after so many workers, because all of them share its address layout."""
     spawn_seconds: float = 10
@@ -169,6 +173,8 @@ class Settings(SharedLimits):
             raise ValueError(f"no runtime is called {self.runtime!r}; there are {list(RUNTIMES)}")
         if self.log_level not in LOG_LEVELS:
             raise ValueError(f"there is no log level {self.log_level!r}")
+        if self.log_format not in LOG_FORMATS:
+            raise ValueError(f"there is no log format {self.log_format!r}")
         self.own_policy()
         for name in POSITIVE:
             if not getattr(self, name) > 0:

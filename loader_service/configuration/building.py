@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +18,31 @@ FIELDS = {written: name for name, written in SERVICE_NAMES.items()}
 """Fields of the settings by the names in the table ``service``."""
 
 
+def check_each(values: Values) -> None:
+    """Try each value of a source by itself; one that cannot be becomes a mistake."""
+    for keys, given in list(values.given.items()):
+        table, name = keys[-2], str(keys[-1])
+        field = FIELDS[name] if table == SERVICE else name
+        try:
+            if table == LIMITS:
+                Limits(**{field: given.value})
+            elif table in (SERVICE, SHARED):
+                Settings(**{"directory": "", field: given.value})
+        except (TypeError, ValueError) as error:
+            reason = str(error).removeprefix("limit ").removeprefix(f"{field} ")
+            values.wrong(given.place, reason)
+            del values.given[keys]
+
+
 def build(values: Values, directory: str) -> Settings:
-    """Make settings of what is right; what is not becomes mistakes, and nothing is to be used."""
+    """Make settings of values that are right each by itself.
+
+    If they are not right together that becomes a mistake, and what is returned is not to be used.
+    """
     chosen: dict[str, Any] = {"directory": directory}
-    chosen |= _tried(values, (SERVICE,), FIELDS, lambda one: Settings(**{"directory": "", **one}))
-    chosen |= _tried(values, (SHARED,), {}, lambda one: Settings(directory="", **one))
-    chosen["limits"] = complete(Limits(**_limits(values, (LIMITS,))))
+    chosen |= {FIELDS[name]: value for name, value in values.within(SERVICE).items()}
+    chosen |= values.within(SHARED)
+    chosen["limits"] = complete(Limits(**values.within(LIMITS)))
     try:
         settings = Settings(**chosen)
     except ValueError as error:
@@ -33,38 +52,13 @@ def build(values: Values, directory: str) -> Settings:
     return replace(settings, policies=policies or default_policies())
 
 
-def _tried(
-    values: Values,
-    keys: Keys,
-    fields: Mapping[str, str],
-    holder: Callable[[dict[str, Any]], object],
-) -> dict[str, Any]:
-    """Return a table's values by the fields that they fill; one that cannot be is a mistake."""
-    right = {}
-    for name, given in values.within(*keys).items():
-        field = fields.get(name, name)
-        try:
-            holder({field: given.value})
-        except (TypeError, ValueError) as error:
-            reason = str(error).removeprefix("limit ").removeprefix(f"{field} ")
-            values.wrong(given.place, reason)
-        else:
-            right[field] = given.value
-    return right
-
-
-def _limits(values: Values, keys: Keys) -> dict[str, Any]:
-    return _tried(values, keys, {}, lambda one: Limits(**one))
-
-
 def _policies(values: Values, settings: Settings) -> Iterator[Policy]:
     """Yield the policies; what one does not say is what the service's own values say."""
     named: dict[int, str] = {}
     own = settings.own_policy()
     for number, place in enumerate(values.policies):
         keys: Keys = (POLICY, number)
-        given = {name: given.value for name, given in values.within(*keys).items()}
-        limits = _limits(values, (*keys, LIMITS))
+        given, limits = values.within(*keys), values.within(*keys, LIMITS)
         name = given.pop("name", f"policy {number + 1}")
         uids, gids = (given.pop(what, frozenset()) for what in ("users", "groups"))
         if not uids | gids and not _is_wrong(values, place):

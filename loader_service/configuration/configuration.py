@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loader_service.broker.settings import Settings
-from loader_service.configuration.building import build
+from loader_service.configuration.building import build, check_each
 from loader_service.configuration.environment import read_environment
 from loader_service.configuration.file import read_file
 from loader_service.configuration.flags import read_flags
@@ -54,6 +54,8 @@ def configure(
     sources = [read_environment(environment or {}), read_flags(flags or {})]
     if file is not None:
         sources.insert(0, read_file(file))
+    for source in sources:
+        check_each(source)
     values = merged(sources)
     settings = build(values, directory)
     if values.mistakes:

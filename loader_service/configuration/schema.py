@@ -11,6 +11,7 @@ from typing import get_type_hints
 
 from loader_service.broker.settings import (
     ISOLATIONS,
+    LOG_FORMATS,
     LOG_LEVELS,
     OPERATOR_PROFILES,
     RUNTIMES,
@@ -38,6 +39,7 @@ CHOICES = {
     "operators": OPERATOR_PROFILES,
     "isolation": ISOLATIONS,
     "log_level": LOG_LEVELS,
+    "log_format": LOG_FORMATS,
 }
 """Settings that are one of some words."""
 WRITTEN_AS = {"allowed_uids": "users", "embedder_uids": "embedders"}

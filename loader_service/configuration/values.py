@@ -40,9 +40,11 @@ class Values:
         """Note a mistake."""
         self.mistakes.append(Mistake(place, reason))
 
-    def within(self, *keys: str | int) -> dict[str, Given]:
-        """Return what is given in a table, by the names there."""
-        return {str(name[-1]): given for name, given in self.given.items() if name[:-1] == keys}
+    def within(self, *keys: str | int) -> dict[str, Any]:
+        """Return the values that are given in a table, by the names there."""
+        return {
+            str(name[-1]): given.value for name, given in self.given.items() if name[:-1] == keys
+        }
 
 
 def merged(sources: Iterable[Values]) -> Values:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loader_service.broker import daemon
+from loader_service.broker import daemon, daemon_flags
 from loader_service.broker.settings import Settings
 from loader_service.writer import small
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
@@ -76,9 +78,9 @@ def test_help_names_each_limit_with_its_default() -> None:
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--memory-bytes", "0"], "limit memory_bytes must be above zero, not 0"),
-        (["--compute-seconds", "nan"], "limit compute_seconds must be above zero, not nan"),
-        (["--memory-bytes", "1GB"], "invalid int value: '1GB'"),
+        (["--memory-bytes", "0"], "--memory-bytes: must be above zero, not 0"),
+        (["--compute-seconds", "nan"], "--compute-seconds: must be above zero, not nan"),
+        (["--memory-bytes", "1GB"], "--memory-bytes: has no unit 'GB'"),
         (["--allow-user", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
         (["--embedder", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
         (["--runtime", "onnx"], "invalid choice: 'onnx'"),
@@ -87,8 +89,11 @@ def test_help_names_each_limit_with_its_default() -> None:
             ["--isolation", "origin", "--models-per-origin", "241"],
             "with isolation 'origin' models_per_origin is at most 240, not 241",
         ),
-        (["--crash-loop-deaths", "0"], "crash_loop_deaths must be above zero, not 0"),
-        (["--stderr-bytes-per-second", "0"], "stderr_bytes_per_second must be above zero, not 0"),
+        (["--crash-loop-deaths", "0"], "--crash-loop-deaths: must be above zero, not 0"),
+        (
+            ["--stderr-bytes-per-second", "0"],
+            "--stderr-bytes-per-second: must be above zero, not 0",
+        ),
         (["--no-such-flag"], "unrecognized arguments"),
     ],
 )
@@ -98,6 +103,37 @@ def test_wrong_usage_is_status_2(flags: list[str], text: str) -> None:
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2  # and not a list of all flags
+
+
+def test_check_config_tells_what_holds_or_every_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[limits]\nthreads = 3\n[service]\nlog_format = 'json'\n", encoding="utf-8")
+    flags = ("--check-config", "--config", str(file), "--threads", "4")
+    done = run(*flags, "--json", "--directory", str(tmp_path / "not made"))
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert (said["limits"]["threads"], said["service"]["log_format"]) == (4, "json")
+    assert said["places"]["limits.threads"] == "--threads"
+    done = run(*flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search("^threads = 4 +# --threads$", done.stdout, re.MULTILINE)
+    assert not (tmp_path / "not made").exists()
+    file.write_text("[limits]\nthread = 3\nthreads = 0\n", encoding="utf-8")
+    done = run(*flags)
+    assert (done.returncode, done.stdout) == (daemon.EXIT_USAGE, "")
+    assert done.stderr.splitlines() == [
+        f"model-loaderd: {file}:2: limits.thread: there is no such setting; did you mean "
+        "'threads'?",
+        f"model-loaderd: {file}:3: limits.threads: must be above zero, not 0",
+    ]
+    done = run(*flags, "--json")
+    assert done.returncode == daemon.EXIT_USAGE
+    assert json.loads(done.stdout)["mistakes"][1] == {
+        "source": str(file),
+        "line": 3,
+        "setting": "limits.threads",
+        "reason": "must be above zero, not 0",
+    }
 
 
 def test_a_limit_that_cannot_be_held_is_status_4(
@@ -244,6 +280,6 @@ def test_a_path_too_long_is_status_3_with_a_sentence(short_folder: Path) -> None
 def test_the_default_directory_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1234)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1234")
-    assert daemon.default_directory() == "/run/user/1234/model-loader"
+    assert daemon_flags.default_directory() == "/run/user/1234/model-loader"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert daemon.default_directory() == "/run/model-loader"
+    assert daemon_flags.default_directory() == "/run/model-loader"

@@ -179,7 +179,7 @@ LIMIT_LEVELS = (
 
 def daemon_flags() -> str:
     """The flags of model-loaderd that are no limits."""
-    from loader_service.broker.daemon import parser
+    from loader_service.broker.daemon_flags import parser
 
     rows = []
     for action in parser()._actions:

@@ -1,0 +1,158 @@
+"""The flags of ``model-loaderd``: one for each limit, and for what is often set by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from loader_service.broker.settings import (
+    ISOLATIONS,
+    LOG_FORMATS,
+    LOG_LEVELS,
+    OPERATOR_PROFILES,
+    RUNTIMES,
+    Settings,
+)
+from loader_service.configuration.configuration import SYSTEM_FILE
+from loader_service.configuration.mistakes import Keys
+from loader_service.configuration.schema import LIMITS, SERVICE, SHARED
+from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+from model_loader_wire.shared_limits import SHARED_LIMITS
+
+SYSTEM_DIRECTORY = "/run/model-loader"
+
+DEFAULTS = Settings(directory="")
+WORDS = {
+    "runtime": (RUNTIMES, "the interpreter; auto takes litert if it is installed"),
+    "operators": (
+        OPERATOR_PROFILES,
+        "which operators a model may use: standard is all that the runtimes carry, hardened the "
+        "ones that LiteRT hardens for models from the web",
+    ),
+    "isolation": (
+        ISOLATIONS,
+        "what has a process of its own: each model, or each origin with all its models, for "
+        "machines with little memory",
+    ),
+    "log_level": (LOG_LEVELS, "what is logged to stderr"),
+    "log_format": (LOG_FORMATS, "how it is logged: lines for people, or objects for programs"),
+}
+"""Settings with flags of their own that are words."""
+USERS = {
+    "users": (
+        "--allow-user",
+        "a user, by name or uid, who may attach beside the one who runs this; repeatable",
+    ),
+    "embedders": (
+        "--embedder",
+        "a user, by name or uid, who may attach and speaks for others, as a browser does: models "
+        "of origins that are not its own programs get hardened operators; repeatable",
+    ),
+}
+"""Settings that are lists of users."""
+NUMBERS = {
+    "crash_loop_deaths": "a model whose workers died so often by its own doing is refused for a "
+    "while to its origin",
+    "crash_loop_seconds": "how long such a death counts",
+    "crash_loop_refusal_seconds": "how long the refusal lasts after the last death",
+    "spare_seconds": "how long a process waits, after a load, for the next load of its origin; 0: "
+    "none does",
+    "kept_model_bytes": "bytes of loaded models of one user that are kept, so that the same origin "
+    "need not send them again; 0 keeps none",
+    "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "
+    "more waits",
+    "claim_seconds": "a model whose channel nobody asked for by then is closed",
+    "handshake_seconds": "how long a connection may be open before it has said who it is",
+    "message_seconds": "how long a call's one message may take to come",
+}
+"""Settings with flags of their own that are numbers."""
+
+
+def default_directory() -> str:
+    """Where clients look for a daemon: the user's runtime directory, or root's /run."""
+    if os.geteuid() == 0:
+        return SYSTEM_DIRECTORY
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return str(Path(runtime) / "model-loader")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line. What is not given is not in what it parses."""
+    result = argparse.ArgumentParser(
+        prog="model-loaderd",
+        # Of some fifty flags: a mistake in one must not be hidden below the others.
+        usage="%(prog)s [-h] [FLAG ...]",
+        argument_default=argparse.SUPPRESS,
+        description="Run the Model Loader service in the foreground: programs hand it models, and "
+        "each model runs in a sandboxed process of its own. SIGINT or SIGTERM ends it and every "
+        "worker; SIGHUP has it read its configuration again. A flag overrides the environment, "
+        "and that the configuration's file.",
+        epilog="Exit status: 0 ended as asked; 2 wrong usage, or a mistake in the configuration; 3 "
+        "another service runs in the directory, or it cannot be used; 4 this host does not allow "
+        "the sandbox's minimum or cannot enforce a limit that was set, or no runtime is installed "
+        "(see `model-loader doctor`).",
+    )
+    result.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"the configuration, in TOML (default: root's service reads {SYSTEM_FILE} if it is "
+        "there)",
+    )
+    result.add_argument(
+        "--check-config",
+        action="store_true",
+        help="only tell every mistake in the configuration, else what holds and where each value "
+        "was given",
+    )
+    result.add_argument(
+        "--json", action="store_true", help="with --check-config: tell it as one JSON object"
+    )
+    result.add_argument(
+        "--directory", help=f"where the sockets live (default: {default_directory()})"
+    )
+    for name, (words, text) in WORDS.items():
+        default = getattr(DEFAULTS, name)
+        result.add_argument(
+            _flag(name), choices=words, help=f"{text} (default: {default})", dest=name
+        )
+    for name, (flag, text) in USERS.items():
+        result.add_argument(flag, action="append", metavar="USER", help=text, dest=name)
+    for name, text in NUMBERS.items():
+        default = getattr(DEFAULTS, name)
+        result.add_argument(_flag(name), metavar="N", help=f"{text} (default: {default})")
+    shared = result.add_argument_group(
+        "limits that models share", "of an origin, of a principal (a user), and in all"
+    )
+    for name, default in SHARED_LIMITS.items():
+        shared.add_argument(_flag(name), metavar="N", help=f"(default: {_said(default)})")
+    limits = result.add_argument_group("limits", "upper bounds; a caller can lower them for a load")
+    for field in fields(Limits):
+        default = getattr(DEFAULT_LIMITS, field.name)
+        limits.add_argument(_flag(field.name), metavar="N", help=f"(default: {_said(default)})")
+    return result
+
+
+def settings_given(given: Mapping[str, Any]) -> dict[Keys, tuple[str, Any]]:
+    """Return the settings among what was parsed: by setting the flag, and its text or texts."""
+    flags: dict[Keys, tuple[str, Any]] = {}
+    for name, value in given.items():
+        flag = USERS[name][0] if name in USERS else _flag(name)
+        if name in SHARED_LIMITS:
+            flags[SHARED, name] = flag, value
+        elif hasattr(DEFAULT_LIMITS, name):
+            flags[LIMITS, name] = flag, value
+        elif name == "directory" or name in {*WORDS, *USERS, *NUMBERS}:
+            flags[SERVICE, name] = flag, value
+    return flags
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _said(default: object) -> str:
+    return "no limit" if default is None else str(default)
