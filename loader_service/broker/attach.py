@@ -15,6 +15,8 @@ from functools import partial
 from google.protobuf.message import DecodeError
 
 from loader_service.broker.descriptors import OF_A_CONNECTION, Descriptors
+from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import ConnectionRefused
 from loader_service.broker.messages import failure_to_message
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.servicer import check_version
@@ -49,12 +51,14 @@ class AttachServer:
         sessions: Sessions,
         welcome: Welcome,
         offer: Offer,
+        events: EventStream,
     ) -> None:
         self._settings = settings
         self._descriptors = descriptors
         self._sessions = sessions
         self._welcome = welcome
         self._offer = offer
+        self._events = events
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: Counter[int] = Counter()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -86,6 +90,7 @@ class AttachServer:
             try:
                 self._count(counted)
             except Refusal as refusal:
+                self._events.tell(ConnectionRefused(user=uid, failure=refusal.failure))
                 _turn_away(connection, refusal)
                 continue
             task = asyncio.create_task(self._client(connection, uid))
@@ -162,6 +167,7 @@ class AttachServer:
             check_version(request.hello.protocol_version)
             return self._sessions.open(uid, request.hello.origin)
         except Refusal as refusal:
+            self._events.tell(ConnectionRefused(user=uid, failure=refusal.failure))
             await _send(connection, _error(refusal.failure))
             return None
 

@@ -9,11 +9,13 @@ import os
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from loader_service.broker import event_log
 from loader_service.broker.attach import AttachServer
 from loader_service.broker.calls import Calls, Passing
 from loader_service.broker.decoding import Decoding
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
+from loader_service.broker.event_stream import EventStream
 from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
 from loader_service.broker.outstanding import InFlight
@@ -47,6 +49,8 @@ class Broker:
     ) -> None:
         self._settings = settings
         self._directory = directory
+        self._events = EventStream()
+        self._events.add_reader(event_log.write)
         self._sessions = Sessions(settings)
         self._descriptors = Descriptors(settings)
         self._supervisor = Supervisor(settings, self._descriptors, tree, zygote)
@@ -70,6 +74,7 @@ class Broker:
             self._sessions,
             self._welcome,
             self._loading.held.offer,
+            self._events,
         )
         self._accepting = asyncio.create_task(self._attach.serve())
         log.info(
@@ -116,7 +121,7 @@ class Broker:
                 server = grpc.aio.server(
                     options=grpc_options(self._settings, self._descriptors.grpc_connections),
                     interceptors=[
-                        Calls(principal, self._settings, self._passing),
+                        Calls(principal, self._settings, self._passing, self._events),
                         Decoding(),
                     ],
                     # More than Calls lets through, so that a call over its limit is told so.
@@ -129,6 +134,7 @@ class Broker:
                     self._supervisor,
                     self._loading,
                     self._in_flight,
+                    self._events,
                 )
                 pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
                 health = Health(principal, self._sessions, self._supervisor.readiness)

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
 from loader_service.broker.edge import Context, abort
+from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import CallRefused
 from loader_service.broker.groups import Owner
 from loader_service.broker.memory import of_this_machine, own_bytes, return_free_memory
 from loader_service.broker.outstanding import Outstanding, bounds
 from loader_service.broker.refusal import Refusal, over_limit, refuse
+from loader_service.broker.request_id import new_request_id, request_id
 from loader_service.broker.settings import Settings
 from model_loader_wire.causes import Cause, Failure
 
@@ -83,8 +87,12 @@ class Passing:
 class Call:
     """One call under way."""
 
-    def __init__(self, principal: int, context: Context) -> None:
+    def __init__(
+        self, principal: int, context: Context, refused: Callable[[Failure], None]
+    ) -> None:
+        """Have `refused` told if the call is refused here, before or after its method."""
         self.principal = principal
+        self._refused = refused
         self._task = asyncio.current_task()
         self._context = context
         self._refusal: Refusal | None = None
@@ -100,6 +108,7 @@ class Call:
         try:
             await answer()
         except Refusal as refusal:
+            self._refused(refusal.failure)
             await abort(self._context, refusal.failure)
         except grpc.aio.InternalError:
             # The caller has left: nobody is to be told anything, and the log least of all.
@@ -108,14 +117,18 @@ class Call:
             if self._refusal is None or self._task is None:
                 raise
             self._task.uncancel()
+            self._refused(self._refusal.failure)
             await abort(self._context, self._refusal.failure)
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands before every method of one principal's socket."""
 
-    def __init__(self, principal: int, settings: Settings, passing: Passing) -> None:
+    def __init__(
+        self, principal: int, settings: Settings, passing: Passing, events: EventStream
+    ) -> None:
         self._owner = Owner(principal, "")
+        self._events = events
         self._settings = settings
         self._passing = passing
         self._count = Outstanding("calls_at_a_time", "too many calls at a time")
@@ -127,14 +140,21 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
+        name = str(handler_call_details.method).rpartition("/")[2]
 
         async def method(requests: AsyncIterator[Any], context: Context) -> None:
-            call = Call(self._owner.principal, context)
+            # Each call runs in a task, and so in a context, of its own.
+            request_id.set(new_request_id())
+            call = Call(self._owner.principal, context, partial(self._refused, name))
             await call.run(lambda: self._answer(handler, call, requests, context))
 
         return grpc.stream_stream_rpc_method_handler(
             method, handler.request_deserializer, handler.response_serializer
         )
+
+    def _refused(self, method: str, failure: Failure) -> None:
+        user = self._owner.principal
+        self._events.tell(CallRefused(user=user, method=method, failure=failure))
 
     async def _answer(
         self, handler: Handler, call: Call, requests: AsyncIterator[Any], context: Context

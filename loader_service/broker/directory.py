@@ -13,6 +13,10 @@ from pathlib import Path
 
 LOCK = "lock"
 ATTACH = "attach.sock"
+ADMIN = "admin.sock"
+METRICS = "metrics.sock"
+STEERING = "steering"
+"""A folder for the gRPC sockets behind the admin socket."""
 EMBEDDED_PREFIX = "model-loader-"
 SOCKET_PATH_LENGTH = 107
 """Longest path of a Unix socket in bytes (sun_path without its final zero)."""
@@ -58,6 +62,22 @@ class Directory:
     def attach_path(self) -> str:
         """Where clients attach."""
         return str(self.path / ATTACH)
+
+    @property
+    def admin_path(self) -> str:
+        """Where administrators connect."""
+        return str(self.path / ADMIN)
+
+    @property
+    def metrics_path(self) -> str:
+        """Where the metrics are read."""
+        return str(self.path / METRICS)
+
+    def steering_path(self, uid: int) -> str:
+        """Where the gRPC socket behind the admin socket is, for one user; made for this broker."""
+        folder = self.path / STEERING
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return str(folder / f"{uid}.sock")
 
     def room_path(self, uid: int) -> Path:
         """Where the room of one principal is."""
@@ -162,7 +182,8 @@ def _remove_locked(path: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (LOCK, ATTACH) or re.fullmatch(r"uid-\d+", name) is not None
+    fixed = (LOCK, ATTACH, ADMIN, METRICS, STEERING)
+    return name in fixed or re.fullmatch(r"uid-\d+", name) is not None
 
 
 def _empty(path: Path) -> None:

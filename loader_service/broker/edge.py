@@ -54,13 +54,18 @@ def _cut(text: str, length: int) -> str:
 def edge(
     method: Callable[[Any, Any, Context], Awaitable[Result]],
 ) -> Callable[[Any, Any, Context], Awaitable[Result]]:
-    """Turn a Refusal into a gRPC status, here and nowhere else; what is none is a fault of ours."""
+    """Turn a Refusal into a gRPC status, here and nowhere else; what is none is a fault of ours.
+
+    The method's object has a method `refused`, which is told of each that no event has told of.
+    """
 
     @wraps(method)
     async def guarded(self: Any, request: Any, context: Context) -> Result:
         try:
             return await method(self, request, context)
         except Refusal as refusal:
+            if not refusal.told:
+                self.refused(method.__name__, refusal.failure)
             await abort(context, refusal.failure)
         except grpc.aio.BaseError:
             raise

@@ -254,7 +254,7 @@ class Computed(Event):
     send_seconds: float
     """From the first to the last byte of the request that the channel took."""
     queue_seconds: float
-    """Waiting for the calls before it, and, by the worker's own word, until it had all inputs."""
+    """Waiting for the calls before it, and for the worker."""
     compute_seconds: float
     """By the worker's own word, but never more than there was."""
     reply_seconds: float

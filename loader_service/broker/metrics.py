@@ -67,8 +67,8 @@ class Metrics:
         )
         self._call_seconds = Histogram(
             f"{PREFIX}relayed_call_seconds",
-            "Relayed computations that went well, by phase. Compute and a part of queue are the "
-            "worker's own word.",
+            "Relayed computations that went well, by phase; how compute and queue share the time "
+            "between request and answer is the worker's own word.",
             ["phase"],
             registry=self.registry,
             buckets=CALL_BUCKETS,

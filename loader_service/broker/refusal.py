@@ -11,6 +11,8 @@ class Refusal(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.told = False
+        """Whether an event has told of it."""
 
 
 def refuse(cause: Cause, message: str) -> Refusal:

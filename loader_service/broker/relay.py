@@ -7,6 +7,7 @@ import itertools
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from loader_service.broker.control import CLOSING_SECONDS, WORKER_MAY_SAY
 from loader_service.broker.refusal import Refusal, over_limit, refuse
@@ -18,6 +19,38 @@ from model_loader_wire.frames import TABLE_LENGTH, BadFrame, Entry, Kind, pack_t
 from model_loader_wire.limits import Limits
 
 
+@dataclass(slots=True)
+class CallTimes:
+    """When what happened of one exchange, by the broker's clock (`time.monotonic`)."""
+
+    asked: float
+    began: float = 0.0
+    """Its turn has come."""
+    sent: float = 0.0
+    first: float = 0.0
+    """The first byte of the answer was there."""
+    done: float = 0.0
+
+    def phases(self, compute_ns: int) -> Phases:
+        """Take the time apart; the worker's word on its computation counts as far as it can be."""
+        away = self.first - self.sent
+        compute = min(compute_ns / 1e9, away)
+        waiting = self.began - self.asked + away - compute
+        return Phases(self.sent - self.began, waiting, compute, self.done - self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Where the seconds of one relayed call went; together they are all of it."""
+
+    send: float
+    queue: float
+    """Waiting for the calls before it, and for the worker."""
+    compute: float
+    """By the worker's own word."""
+    reply: float
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a relayed computation gave."""
@@ -26,6 +59,8 @@ class Answer:
     tensors: tuple[bytes, ...]
     queue_ns: int
     compute_ns: int
+    """Both by the worker's own word."""
+    times: CallTimes
 
 
 class Relay:
@@ -58,18 +93,20 @@ class Relay:
             places=self._checked_against(signature),
             most=self._limits.output_bytes or 0,
         )
-        await self._in_turn(exchange)
+        times = CallTimes(monotonic())
+        await self._in_turn(exchange, times)
         assert exchange.header is not None
         return Answer(
             exchange.entries,
             tuple(bytes(tensor) for tensor in exchange.tensors),
             exchange.header.queue_ns,
             exchange.header.compute_ns,
+            times,
         )
 
     async def reset(self) -> None:
         """Put the model's state back to the first one; raises Refusal."""
-        await self._in_turn(Exchange(Kind.RESET, next(self._sequence)))
+        await self._in_turn(Exchange(Kind.RESET, next(self._sequence)), CallTimes(monotonic()))
 
     def _check(self, signature: int, entries: Sequence[Entry], tensors: Sequence[bytes]) -> bytes:
         """Check a request against the declaration and pack its table; raises Refusal."""
@@ -114,25 +151,26 @@ class Relay:
 
         return check
 
-    async def _in_turn(self, exchange: Exchange) -> None:
+    async def _in_turn(self, exchange: Exchange, times: CallTimes) -> None:
         """Drive an exchange when those before it are done; raises Refusal.
 
         One that has begun goes on to its end even if the caller leaves, so that no half message
         stays behind; one that still waits for its turn is forgotten.
         """
         await self._lock.acquire()
-        failure = await asyncio.shield(asyncio.create_task(self._drive_and_release(exchange)))
+        driving = asyncio.create_task(self._drive_and_release(exchange, times))
+        failure = await asyncio.shield(driving)
         if failure is not None:
             raise Refusal(failure)
 
-    async def _drive_and_release(self, exchange: Exchange) -> Failure | None:
+    async def _drive_and_release(self, exchange: Exchange, times: CallTimes) -> Failure | None:
         """Drive an exchange to its end; returns how it failed. Nobody may be there to be told."""
         seconds = self._limits.compute_seconds or 0
         try:
             if self._worker.lost is not None:
                 return Failure(Cause.LOST, f"the model was lost: {self._worker.lost.message}")
             async with asyncio.timeout(seconds):
-                await self._drive(exchange)
+                await self._drive(exchange, times)
             failure = exchange.failure
             if failure is not None and failure.cause not in WORKER_MAY_SAY:
                 raise BadFrame(f"a worker cannot know of {failure.cause}")
@@ -153,16 +191,20 @@ class Relay:
             if self._worker.lost is not None:
                 self._close_if_unused()
 
-    async def _drive(self, exchange: Exchange) -> None:
+    async def _drive(self, exchange: Exchange, times: CallTimes) -> None:
         loop = asyncio.get_running_loop()
+        times.began = monotonic()
         for part in list(exchange.outgoing):
             await loop.sock_sendall(self._channel, part)
             exchange.sent(len(part))
+        times.sent = monotonic()
         while not exchange.done:
             count = await loop.sock_recv_into(self._channel, exchange.space())
             if count == 0:
                 raise ConnectionResetError("the worker has gone")
+            times.first = times.first or monotonic()
             exchange.received(count)
+        times.done = monotonic()
 
     def _close_if_unused(self) -> None:
         # An exchange under way reads the channel's end by itself, and then closes it.

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from loader_service.broker.edge import Context, edge
+from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import CallRefused, Computed
 from loader_service.broker.groups import Owner
 from loader_service.broker.loading import Loading
 from loader_service.broker.messages import description_to_message, limits_to_message
 from loader_service.broker.outstanding import InFlight
 from loader_service.broker.refusal import refuse
-from loader_service.broker.relay import Relay
+from loader_service.broker.relay import Answer, Relay
 from loader_service.broker.rows import (
     isolation_to_message,
     row_to_message,
@@ -45,6 +47,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         supervisor: Supervisor,
         loading: Loading,
         in_flight: InFlight,
+        events: EventStream,
     ) -> None:
         self._principal = principal
         self._settings = settings
@@ -52,6 +55,11 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self._supervisor = supervisor
         self._loading = loading
         self._in_flight = in_flight
+        self._events = events
+
+    def refused(self, method: str, failure: Failure) -> None:
+        """Tell that a call was answered with a failure."""
+        self._events.tell(CallRefused(user=self._principal, method=method, failure=failure))
 
     def _session(self, context: Context) -> Session:
         for key, value in context.invocation_metadata() or ():
@@ -149,6 +157,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             answer = await relay.compute(
                 request.signature, entries, [tensor.data for tensor in request.inputs]
             )
+        self._tell(owner, request.model_id, size, answer)
         return pb.ComputeReply(
             outputs=[
                 pb.Tensor(
@@ -210,6 +219,21 @@ class Servicer(pb_grpc.ModelLoaderServicer):
                 for model in session.models.values()
                 if model.lost is None
             ]
+        )
+
+    def _tell(self, owner: Owner, model_id: str, input_bytes: int, answer: Answer) -> None:
+        phases = answer.times.phases(answer.compute_ns)
+        self._events.tell(
+            Computed(
+                owner=owner,
+                model_id=model_id,
+                input_bytes=input_bytes,
+                output_bytes=sum(len(tensor) for tensor in answer.tensors),
+                send_seconds=phases.send,
+                queue_seconds=phases.queue,
+                compute_seconds=phases.compute,
+                reply_seconds=phases.reply,
+            )
         )
 
     def _relay(self, context: Context, model_id: str) -> tuple[Owner, Relay, Limits]:

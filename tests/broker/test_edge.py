@@ -266,7 +266,18 @@ class Recorder:
         raise grpc.aio.AbortError
 
 
-def edge(error: BaseException) -> Recorder:
+class Telling:
+    """What has the method, and is told of refusals."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Failure]] = []
+
+    def refused(self, method: str, failure: Failure) -> None:
+        """Keep what is told."""
+        self.told.append((method, failure))
+
+
+def edge(error: BaseException, telling: Telling | None = None) -> Recorder:
     """Let a call fail with `error` at the edge."""
 
     async def fail(self: object, request: object, context: object) -> None:
@@ -274,12 +285,22 @@ def edge(error: BaseException) -> Recorder:
 
     recorder = Recorder()
     with pytest.raises(grpc.aio.AbortError):
-        asyncio.run(_call(broker_edge.edge(fail), recorder))
+        asyncio.run(_call(broker_edge.edge(fail), telling or Telling(), recorder))
     return recorder
 
 
-async def _call(method: Any, recorder: Recorder) -> None:
-    await method(None, None, cast(Any, recorder))
+async def _call(method: Any, telling: Telling, recorder: Recorder) -> None:
+    await method(telling, None, cast(Any, recorder))
+
+
+def test_a_refusal_is_told_unless_an_event_has_told_of_it() -> None:
+    telling = Telling()
+    refusal = Refusal(Failure(Cause.CRASHED, "it crashed"))
+    edge(refusal, telling)
+    assert telling.told == [("fail", refusal.failure)]
+    refusal.told = True
+    edge(refusal, telling)
+    assert len(telling.told) == 1
 
 
 def test_what_nobody_foresaw_is_an_internal_error_without_a_trace_for_the_caller(

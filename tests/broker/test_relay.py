@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from loader_service.broker.refusal import Refusal
-from loader_service.broker.relay import Answer, Relay
+from loader_service.broker.relay import Answer, CallTimes, Phases, Relay
 from loader_service.broker.worker import Worker
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
@@ -74,6 +74,15 @@ async def failure_of(relay: Relay) -> Failure:
     with pytest.raises(Refusal) as caught:
         await compute(relay)
     return caught.value.failure
+
+
+def test_the_phases_of_a_call_are_all_of_it() -> None:
+    times = CallTimes(asked=1.0, began=1.25, sent=1.5, first=2.5, done=2.75)
+    phases = times.phases(compute_ns=750_000_000)
+    assert phases == Phases(send=0.25, queue=0.5, compute=0.75, reply=0.25)
+    assert phases.send + phases.queue + phases.compute + phases.reply == times.done - times.asked
+    # A worker cannot have computed longer than it was waited for.
+    assert times.phases(compute_ns=10**18) == Phases(send=0.25, queue=0.25, compute=1.0, reply=0.25)
 
 
 def test_answers_come_back_with_their_times() -> None:
