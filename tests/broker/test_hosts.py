@@ -210,7 +210,7 @@ def spin(model: pb.LoadReply, channel: socket.socket) -> None:
 
 @pytest.mark.parametrize("cause", ["crashed", pytest.param("cpu-time", marks=pytest.mark.slow)])
 def test_a_death_between_loads_is_held_against_all_models(session: RawSession, cause: str) -> None:
-    sources = [small.add(number + len(cause)) for number in (11, 12)]
+    sources = [small.add(number + 10 * len(cause)) for number in (11, 12)]
     for _ in range(2):
         replies = [session.load(source, limits=pb.Limits(cpu_seconds=1)) for source in sources]
         spinning = session.load(costly.endless(), limits=pb.Limits(cpu_seconds=1))
