@@ -1,9 +1,13 @@
-"""A root directory with nothing in it, and no way to put something there."""
+"""A root directory with nothing in it, and no way to put something there.
+
+A device may be granted one file in it, for a library that reads nothing but files: see `RootFile`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import dataclass
 from typing import Final
 
 from loader_service.sandbox import libc, policy
@@ -12,30 +16,55 @@ _MS_RDONLY: Final = 0x1
 _MS_NOSUID: Final = 0x2
 _MS_NODEV: Final = 0x4
 _MS_NOEXEC: Final = 0x8
+_MS_REMOUNT: Final = 0x20
+_MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 0x4_0000
 _MNT_DETACH: Final = 0x2
 
 
-def enter_empty_root() -> None:
+@dataclass(frozen=True, slots=True)
+class RootFile:
+    """The one file of a root that is else empty; it lies in memory."""
+
+    name: str
+    bytes: int
+    """Most that it can hold."""
+
+
+def enter_empty_root(file: RootFile | None = None) -> int | None:
     """Make an empty, read-only file system the root and unmount everything else.
 
     Needs a mount namespace of its own and CAP_SYS_ADMIN in it. Afterwards no path but `/` resolves
-    (not even /proc), so whatever must be read has to be read before. Raises `OSError`.
+    (not even /proc), so whatever must be read has to be read before. With a `file`, that one is in
+    the root too: by name it can only be read, and the descriptor that is returned is the only way
+    to write it. Raises `OSError`.
     """
     # Nothing that is mounted or unmounted here may reach the namespace this one was copied from.
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
     mount_point = next(path for path in policy.ROOT_MOUNT_POINTS if os.path.isdir(path))
-    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    _mount("tmpfs", mount_point, "tmpfs", flags, policy.ROOT_OPTIONS)
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    writing = None
+    if file is None:
+        _mount("tmpfs", mount_point, "tmpfs", flags | _MS_RDONLY, policy.ROOT_OPTIONS)
+    else:
+        options = policy.ROOT_WITH_FILE_OPTIONS.format(bytes=file.bytes)
+        _mount("tmpfs", mount_point, "tmpfs", flags, options)
+        path = os.path.join(mount_point, file.name)
+        writing = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        # A second mount of it, which has no writer and can therefore be made read-only. The first
+        # goes with the old root, and only the descriptor leads there.
+        _mount(mount_point, mount_point, None, _MS_BIND, None)
+        _mount(None, mount_point, None, flags | _MS_BIND | _MS_REMOUNT | _MS_RDONLY, None)
     os.chdir(mount_point)
     # The old root is stacked on the same place as the new one, so no directory is needed for it.
     here = libc.c_string(".")
     libc.syscall("pivot_root", ctypes.addressof(here), ctypes.addressof(here))
     libc.syscall("umount2", ctypes.addressof(here), _MNT_DETACH)
     os.chdir("/")
-    if os.listdir("/"):
+    if os.listdir("/") != ([] if file is None else [file.name]):
         raise OSError("pivot_root: the new root is not empty")
+    return writing
 
 
 def _mount(

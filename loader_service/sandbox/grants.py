@@ -22,6 +22,12 @@ class Grants:
     system_calls: tuple[str, ...] = ()
     """Names of rules that are added to the system-call table; what each opens, and why, is said
     where the sandbox defines it."""
+    file: str = ""
+    """The name of one file in the worker's otherwise empty root: in memory, written by the worker
+    through a descriptor from its birth and opened by name for reading only. For libraries that
+    read nothing but files."""
+    tasks: int = 0
+    """Threads that the device starts beside those of the interpreters."""
     fresh_process: bool = False
     """Whether the worker is exec'd afresh, because the device starts threads when imported."""
 
@@ -40,6 +46,8 @@ class Grants:
             both(self.libraries, other.libraries),
             both(self.device_nodes, other.device_nodes),
             both(self.system_calls, other.system_calls),
+            self.file or other.file,
+            self.tasks + other.tasks,
             self.fresh_process or other.fresh_process,
         )
 
@@ -54,5 +62,7 @@ class Grants:
             tuple(fields["libraries"]),
             tuple(fields["device_nodes"]),
             tuple(fields["system_calls"]),
+            fields["file"],
+            fields["tasks"],
             fields["fresh_process"],
         )

@@ -1,4 +1,7 @@
-"""Landlock: a rule set without a rule, so that everything it can handle is refused."""
+"""Landlock: a rule set without a rule, so that everything it can handle is refused.
+
+A worker whose device is granted a file has one rule: that file may be read.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,10 @@ from typing import Final
 from loader_service.sandbox import libc, policy
 
 _CREATE_RULESET_VERSION: Final = 1
+_RULE_PATH_BENEATH: Final = 1
+_READ_FILE: Final = 1 << 2
+# struct landlock_path_beneath_attr is packed.
+_PATH_BENEATH: Final = struct.Struct("=Qi")
 # struct landlock_ruleset_attr grew by one field with ABI 4 and one with ABI 6.
 _ATTRIBUTES: Final = {1: struct.Struct("=Q"), 4: struct.Struct("=QQ"), 6: struct.Struct("=QQQ")}
 
@@ -19,11 +26,12 @@ def abi_version() -> int:
     return libc.syscall("landlock_create_ruleset", 0, 0, _CREATE_RULESET_VERSION)
 
 
-def refuse_everything(abi: int | None = None) -> int:
+def refuse_everything(abi: int | None = None, *, readable: int | None = None) -> int:
     """Refuse this thread, for good, everything that Landlock can refuse; needs no_new_privs.
 
-    `abi` asks for the rights of an older ABI than the kernel's. Returns the ABI whose rights are
-    refused. Raises `OSError`.
+    `abi` asks for the rights of an older ABI than the kernel's. `readable` is a descriptor of the
+    one file that may still be opened for reading. Returns the ABI whose rights are refused. Raises
+    `OSError`.
     """
     known = min(abi or abi_version(), max(policy.LANDLOCK_RIGHTS))
     rights = policy.LANDLOCK_RIGHTS[known]
@@ -32,6 +40,11 @@ def refuse_everything(abi: int | None = None) -> int:
     attributes = ctypes.create_string_buffer(form.pack(*fields[: form.size // 8]), form.size)
     rule_set = libc.syscall("landlock_create_ruleset", ctypes.addressof(attributes), form.size, 0)
     try:
+        if readable is not None:
+            rule = ctypes.create_string_buffer(_PATH_BENEATH.pack(_READ_FILE, readable))
+            libc.syscall(
+                "landlock_add_rule", rule_set, _RULE_PATH_BENEATH, ctypes.addressof(rule), 0
+            )
         libc.syscall("landlock_restrict_self", rule_set, 0)
     finally:
         os.close(rule_set)

@@ -8,7 +8,7 @@ Whatever has to be imported, or read from /proc, must have been before the first
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final, NamedTuple
@@ -17,12 +17,14 @@ from loader_service.sandbox import (
     capabilities,
     credentials,
     empty_root,
+    granted_calls,
     landlock,
     namespaces,
     process,
     resource_limits,
     seccomp,
 )
+from loader_service.sandbox.empty_root import RootFile
 from loader_service.sandbox.layers import MINIMUM, Layer
 from loader_service.sandbox.resource_limits import ResourceLimits
 from loader_service.sandbox.syscall_tables import host_architecture
@@ -56,6 +58,8 @@ class Outcome(NamedTuple):
 
     entered: frozenset[Layer]
     refused: dict[Layer, str]
+    file: int | None = None
+    """Descriptor of the one file in the root, where there is one."""
 
 
 class LockDownError(RuntimeError):
@@ -67,8 +71,12 @@ class LockDownError(RuntimeError):
         self.detail = detail
 
 
-def enter_namespaces(wanted: AbstractSet[Layer], uid: int | None) -> Outcome:
+def enter_namespaces(
+    wanted: AbstractSet[Layer], uid: int | None, file: RootFile | None = None
+) -> Outcome:
     """Change to user `uid`, then enter the wanted namespaces and the empty root.
+
+    `file` is what a device is granted in that root.
 
     For the intermediate process: it must have one thread. Each layer that the host refuses is left
     out and reported; layers that `lock_down` enters are ignored here. `uid` is `None` for a service
@@ -90,16 +98,26 @@ def enter_namespaces(wanted: AbstractSet[Layer], uid: int | None) -> Outcome:
     if outside:
         capabilities.raise_permitted()
     steps.take(Layer.MOUNT_NAMESPACE, partial(namespaces.enter_namespace, Layer.MOUNT_NAMESPACE))
-    steps.take(Layer.EMPTY_ROOT, lambda: _enter_empty_root(steps.entered))
+    opened: list[int | None] = []
+    steps.take(Layer.EMPTY_ROOT, lambda: opened.append(_enter_empty_root(steps.entered, file)))
     for layer in NAMESPACE_LAYERS[NAMESPACE_LAYERS.index(Layer.PID_NAMESPACE) :]:
         steps.take(layer, partial(namespaces.enter_namespace, layer))
     if outside and Layer.UNPRIVILEGED_UID in steps.entered:
         capabilities.drop_all()
-    return steps.outcome()
+    return steps.outcome()._replace(file=opened[0] if opened else None)
 
 
-def lock_down(wanted: AbstractSet[Layer], limits: ResourceLimits) -> Outcome:
+def lock_down(
+    wanted: AbstractSet[Layer],
+    limits: ResourceLimits,
+    *,
+    granted: Sequence[str] = (),
+    file: int | None = None,
+) -> Outcome:
     """Give up everything this process does not need, for good; seccomp comes last.
+
+    What its devices are granted stays: the sets of system calls `granted`, and reading the file
+    that the descriptor `file` writes.
 
     For the worker itself, in its only thread. Layers that `enter_namespaces` enters are ignored
     here. Raises `ValueError` when `wanted` leaves out one of `MINIMUM`, `RuntimeError` when there
@@ -110,11 +128,13 @@ def lock_down(wanted: AbstractSet[Layer], limits: ResourceLimits) -> Outcome:
         raise ValueError(f"a worker cannot do without {', '.join(sorted(missing))}")
     if not process.is_single_threaded():
         raise RuntimeError("a worker is locked down while it has one thread")
-    program = seccomp.compile_filter(architecture=host_architecture(), pid=os.getpid())
+    program = seccomp.compile_filter(
+        granted_calls.rules_for(granted), architecture=host_architecture(), pid=os.getpid()
+    )
     steps = _Steps(wanted)
     steps.take(Layer.CAPABILITIES, capabilities.drop_all)
     steps.take(Layer.NO_NEW_PRIVILEGES, process.set_no_new_privileges)
-    steps.take(Layer.LANDLOCK, landlock.refuse_everything)
+    steps.take(Layer.LANDLOCK, lambda: landlock.refuse_everything(readable=file))
     # After Landlock, which needs a descriptor for a moment.
     steps.take(Layer.RLIMITS, lambda: resource_limits.apply_limits(limits))
     steps.take(Layer.NOT_DUMPABLE, lambda: process.set_dumpable(False))
@@ -122,9 +142,11 @@ def lock_down(wanted: AbstractSet[Layer], limits: ResourceLimits) -> Outcome:
     return steps.outcome()
 
 
-def warm_up() -> None:
+def warm_up(granted: Sequence[str] = ()) -> None:
     """Do once, before the forks, what every `lock_down` would otherwise do anew."""
-    seccomp.compile_filter(architecture=host_architecture(), pid=1)
+    seccomp.compile_filter(
+        granted_calls.rules_for(granted), architecture=host_architecture(), pid=1
+    )
 
 
 class _Steps:
@@ -158,7 +180,7 @@ def _change_user(uid: int | None) -> None:
     credentials.change_user(uid)
 
 
-def _enter_empty_root(entered: AbstractSet[Layer]) -> None:
+def _enter_empty_root(entered: AbstractSet[Layer], file: RootFile | None) -> int | None:
     if Layer.MOUNT_NAMESPACE not in entered:
         raise OSError("it needs a mount namespace")
-    empty_root.enter_empty_root()
+    return empty_root.enter_empty_root(file)

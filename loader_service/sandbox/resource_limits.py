@@ -30,6 +30,8 @@ class ResourceLimits:
     the worker's hard limits. The worker itself may not, once it is locked down."""
     descriptors: int = policy.OPEN_DESCRIPTORS
     """Descriptor numbers below this one can be opened (`RLIMIT_NOFILE`)."""
+    file_bytes: int = 0
+    """How long a file may become (`RLIMIT_FSIZE`): nothing, but for a device's one file."""
 
     @classmethod
     def for_worker(
@@ -42,33 +44,37 @@ class ResourceLimits:
         cpu_seconds: int | None = None,
         raised: int = 1,
         descriptors: int = policy.OPEN_DESCRIPTORS,
+        device_tasks: int = 0,
+        file_bytes: int = 0,
     ) -> Self:
         """The limits of a worker that holds up to `interpreters` of `threads` threads each.
 
         One model can hold two for a moment, when a reset or a retry makes a fresh interpreter.
+        `device_tasks` and `file_bytes` are what its devices are granted.
 
         The kernel counts tasks per user and user namespace, so without a user or a user namespace
         of its own (both missing from `entered`) a worker gets no limit on tasks: it would count
         everything its user runs.
         """
         alone = {Layer.UNPRIVILEGED_UID, Layer.USER_NAMESPACE} & entered
-        tasks = policy.tasks_for(threads, interpreters) if alone else None
-        return cls(tasks, data_bytes, cpu_seconds, raised, descriptors)
+        tasks = policy.tasks_for(threads, interpreters) + device_tasks if alone else None
+        return cls(tasks, data_bytes, cpu_seconds, raised, descriptors, file_bytes)
 
 
 def apply_limits(limits: ResourceLimits) -> None:
     """Set the limits of this process, soft and hard, for good. Raises `OSError` or `ValueError`.
 
-    Core dumps, files and message queues are set to nothing, locked memory too. The stack keeps its
+    Core dumps and message queues are set to nothing, locked memory too, and files but for a
+    device's one. The stack keeps its
     limit: threads take their size from it.
     """
     for kind in (
         resource.RLIMIT_CORE,
-        resource.RLIMIT_FSIZE,
         resource.RLIMIT_MEMLOCK,
         resource.RLIMIT_MSGQUEUE,
     ):
         _set(kind, 0)
+    _set(resource.RLIMIT_FSIZE, limits.file_bytes)
     _set(resource.RLIMIT_NOFILE, limits.descriptors)
     if limits.tasks is not None:
         _set(resource.RLIMIT_NPROC, limits.tasks)

@@ -1,0 +1,48 @@
+"""The one file that a device may be granted, for libraries that read nothing but files.
+
+It lies in memory, in the worker's otherwise empty root. By name it can be read and not written; the
+descriptor that the worker has from its birth can write it. The process has at most one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from loader_service.sandbox.empty_root import RootFile
+
+
+class OwnFile:
+    """The file: its name, and the descriptor that writes it."""
+
+    def __init__(self, file: RootFile, descriptor: int) -> None:
+        """Take over an open descriptor of a file that is empty."""
+        self.descriptor: Final = descriptor
+        self._path = f"/{file.name}"
+
+    @contextmanager
+    def holding(self, data: bytes | bytearray | memoryview) -> Iterator[str]:
+        """Have the file hold `data` for a while; gives its path. Raises `OSError`."""
+        view = memoryview(data).cast("B")
+        try:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self.descriptor, view[done:], done)
+            yield self._path
+        finally:
+            os.ftruncate(self.descriptor, 0)
+
+
+_given: list[OwnFile] = []
+
+
+def give(file: OwnFile) -> None:
+    """Let the devices of this process find it; for the worker, at its birth."""
+    _given[:] = [file]
+
+
+def given() -> OwnFile | None:
+    """Return the file of this process, if it was granted one and the host gave it a root."""
+    return _given[0] if _given else None
