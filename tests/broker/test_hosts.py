@@ -211,14 +211,14 @@ def spin(model: pb.LoadReply, channel: socket.socket) -> None:
 @pytest.mark.parametrize("cause", ["crashed", pytest.param("cpu-time", marks=pytest.mark.slow)])
 def test_a_death_between_loads_is_held_against_all_models(session: RawSession, cause: str) -> None:
     sources = [small.add(number + 10 * len(cause)) for number in (11, 12)]
+    sources.append(small.add(99) if cause == "crashed" else costly.endless())
     for _ in range(2):
-        replies = [session.load(source, limits=pb.Limits(cpu_seconds=1)) for source in sources]
-        spinning = session.load(costly.endless(), limits=pb.Limits(cpu_seconds=1))
-        with session.channel(spinning.model_id) as channel:
+        *replies, last = (session.load(x, limits=pb.Limits(cpu_seconds=1)) for x in sources)
+        with session.channel(last.model_id) as channel:
             if cause == "crashed":
-                os.kill(spinning.isolation.worker_pid, signal.SIGABRT)
+                os.kill(last.isolation.worker_pid, signal.SIGABRT)
             else:
-                spin(spinning, channel)
+                spin(last, channel)
             for reply in replies:
                 lost = state(session, reply.model_id)
                 assert lost.detail.cause == cause, lost
