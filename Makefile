@@ -19,6 +19,11 @@ CHECKED = $(shell find client loader_service tests examples benchmarks packaging
 	-name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u)
 # What the second runtime and the older major version of protobuf can change.
 TFLITE_TESTS = $(wildcard tests/runtime tests/writer tests/wire tests/client tests/integration)
+# Sockets, signals, threads and processes are the same with both.
+TFLITE_LEAVES = $(addprefix --ignore=,$(wildcard \
+	$(patsubst %,tests/client/test_%.py,channel connecting embedded fork interruption sequence \
+	uninterrupted) \
+	$(patsubst %,tests/integration/test_%.py,cost_of_a_call interruption jupyter life many_calls)))
 
 PYTEST = .venv/bin/python -m tests.support.run_pytest
 PYTEST_AS_USER = .venv/bin/python -m tests.support.as_user
@@ -51,8 +56,8 @@ ifeq ($(PYTHON311),)
 on_second_runtime = @echo "the second runtime needs Python 3.11, which is not here: not tested"
 else
 on_second_runtime = @$(MAKE) .venv-tflite/installed && \
-	echo '$(PYTEST_TFLITE) $(TWO_AT_A_TIME) -m "$(1)" $(TFLITE_TESTS)' && \
-	$(PYTEST_TFLITE) $(TWO_AT_A_TIME) -m "$(1)" $(TFLITE_TESTS)
+	echo '$(PYTEST_TFLITE) $(TWO_AT_A_TIME) -m "$(1)" $(TFLITE_TESTS) $(TFLITE_LEAVES)' && \
+	$(PYTEST_TFLITE) $(TWO_AT_A_TIME) -m "$(1)" $(TFLITE_TESTS) $(TFLITE_LEAVES)
 endif
 
 .venv/installed: pyproject.toml
