@@ -5,10 +5,9 @@ It verifies the FlatBuffer before it reads it, and delegates float and quantized
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
+import ai_edge_litert
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from loader_service.runtime.native import Library
 
-LIBRARY = Library("litert", version("ai-edge-litert"), Interpreter, OpResolverType)
+LIBRARY = Library("litert", ai_edge_litert.__version__, Interpreter, OpResolverType)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from loader_service.sandbox import policy
@@ -33,7 +32,8 @@ class UidPool:
         if not uids:
             raise ValueError("a pool of users needs at least one")
         self._uids = uids
-        self._next = secrets.randbelow(len(uids))
+        # Not by `secrets`, whose libraries every zygote would have to load.
+        self._next = int.from_bytes(os.urandom(8)) % len(uids)
         self._taken: set[int] = set()
 
     @classmethod
