@@ -56,7 +56,7 @@ from tests.fuzz.wire.replies import (
 )
 
 DEADLINE = 0.03
-"""Seconds for a reply that is followed by silence; others have all the time they need."""
+"""Seconds for a reply that is not whole and never will be; others have all the time they need."""
 LONG = 10.0
 HANG_SECONDS = 10.0
 """No call takes so long, whatever comes: a bound against hanging, not a measure."""
@@ -143,13 +143,14 @@ async def _one(road: str, reply: Reply, null: int) -> tuple[Outcome, str]:
     model = ROADS[road](ours, reply)
     try:
         sender.begin()
-        got = await model.call()
         expected = _read(reply, 0, 1)
+        got = await model.call(_timeout(reply, expected))
         wrong = _wrong(got, expected, reply)
         if not got.lost and not wrong and reply.ending != "endless":
             # What came after the reply is not taken for the next one, unless it is one.
-            again = await model.call()
-            wrong = _wrong_second(again, _read(reply, expected.length, 2), reply)
+            second = _read(reply, expected.length, 2)
+            again = await model.call(_timeout(reply, second))
+            wrong = _wrong_second(again, second, reply)
     finally:
         await model.close()
         ours.close()
@@ -250,7 +251,7 @@ class Road(Protocol):
     def __init__(self, ours: socket.socket, reply: Reply) -> None:
         """Take over the client's end of the channel."""
 
-    async def call(self) -> Outcome:
+    async def call(self, timeout: float) -> Outcome:
         """Call the model once."""
 
     async def close(self) -> None:
@@ -267,13 +268,13 @@ class BlockingRoad:
         self._core = _core(reply, BlockingChannel(ours))
         self._model = ml.MLModel(driver, self._core)
 
-    async def call(self) -> Outcome:
+    async def call(self, timeout: float) -> Outcome:
         """Call the model once."""
         try:
             if self._reply.is_reset:
-                self._model.reset(timeout=_timeout(self._reply))
+                self._model.reset(timeout=timeout)
                 return Outcome("done", lost=self._core.lost is not None)
-            answer = self._model.compute({"x": X}, timeout=_timeout(self._reply))
+            answer = self._model.compute({"x": X}, timeout=timeout)
         except ml.ModelLoaderError as error:
             return _failed(error, self._core)
         return Outcome("answer", _tensors(self._reply, answer), lost=self._core.lost is not None)
@@ -294,13 +295,13 @@ class AsyncioRoad:
         self._core.channel = AsyncChannel(asyncio.get_running_loop(), ours, self._core.noticed_end)
         self._model = ml.aio.MLModel(driver, self._core)
 
-    async def call(self) -> Outcome:
+    async def call(self, timeout: float) -> Outcome:
         """Call the model once."""
         try:
             if self._reply.is_reset:
-                await self._model.reset(timeout=_timeout(self._reply))
+                await self._model.reset(timeout=timeout)
                 return Outcome("done", lost=self._core.lost is not None)
-            answer = await self._model.compute({"x": X}, timeout=_timeout(self._reply))
+            answer = await self._model.compute({"x": X}, timeout=timeout)
         except ml.ModelLoaderError as error:
             return _failed(error, self._core)
         return Outcome("answer", _tensors(self._reply, answer), lost=self._core.lost is not None)
@@ -344,12 +345,13 @@ class RelayRoad:
             ours,
             self._worker,  # type: ignore[arg-type]  # all of it that a relay uses
             ModelDescription((SIGNATURES[reply.model],), "none", "builtin"),
-            replace(LIMITS, compute_seconds=_timeout(reply)),
+            LIMITS,
         )
 
-    async def call(self) -> Outcome:
+    async def call(self, timeout: float) -> Outcome:
         """Call the model once."""
         worker = self._worker
+        self._relay._limits = replace(LIMITS, compute_seconds=timeout)
         try:
             if self._reply.is_reset:
                 await self._relay.reset()
@@ -388,8 +390,9 @@ ENDINGS = {
 """What the cause of a loss says of the stream."""
 
 
-def _timeout(reply: Reply) -> float:
-    return DEADLINE if reply.ending == "silence" else LONG
+def _timeout(reply: Reply, expected: Reading) -> float:
+    silent = reply.ending == "silence" and expected.what == "unfinished"
+    return DEADLINE if silent else LONG
 
 
 def _tensors(reply: Reply, answer: dict[str, np.ndarray[Any, Any]]) -> list[Tensor]:
