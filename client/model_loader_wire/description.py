@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 from model_loader_wire.causes import printable
 from model_loader_wire.data_types import DataType
+
+if TYPE_CHECKING:
+    # Not loaded by a worker that was asked for no device.
+    from model_loader_wire.delegation import Delegation
 
 NAME_LENGTH = 1024
 TENSORS_PER_SIGNATURE = 4096
@@ -69,6 +74,12 @@ class ModelDescription:
     note: str = ""
     """Why the kernels are not the usual ones, if they are not."""
     threads: int = 1
+    delegation: Delegation | None = None
+    """Which device runs what; None for a model that no device was asked for."""
+
+    def with_delegation(self, delegation: Delegation | None) -> ModelDescription:
+        """Return the description with another report on devices."""
+        return replace(self, delegation=delegation)
 
 
 def tensor_to_values(tensor: TensorDescription) -> dict[str, object]:
@@ -86,7 +97,9 @@ def tensor_to_values(tensor: TensorDescription) -> dict[str, object]:
 
 def model_to_values(model: ModelDescription) -> dict[str, object]:
     """Turn a description into JSON-able values for the control socket."""
+    delegation = model.delegation
     return {
+        **({} if delegation is None else {"delegation": delegation.to_values()}),
         "runtime": model.runtime,
         "kernels": model.kernels,
         "note": model.note,
@@ -156,7 +169,19 @@ def model_from_values(values: object) -> ModelDescription:
         kernels=_text(fields.get("kernels"), 100),
         note=_text(fields.get("note"), 1000),
         threads=_number(fields.get("threads")),
+        delegation=_delegation(fields.get("delegation")),
     )
+
+
+def _delegation(values: object) -> Delegation | None:
+    if values is None:
+        return None
+    from model_loader_wire.delegation import BadDelegation, delegation_from_values
+
+    try:
+        return delegation_from_values(values)
+    except BadDelegation as error:
+        raise BadDescription(f"the report on devices: {error}") from None
 
 
 def _mapping(values: object) -> Mapping[str, object]:

@@ -107,8 +107,8 @@ class KernelExecutable(Protocol):
     """
 
     @property
-    def cache_hit(self) -> bool:
-        """Whether it came out of the cache."""
+    def cache_hit(self) -> bool | None:
+        """Whether it came out of the cache; None where none was used."""
         ...
 
     @property
@@ -137,8 +137,8 @@ class NativeExecutable(Protocol):
     """A partition for a delegate that has its kernels itself."""
 
     @property
-    def cache_hit(self) -> bool:
-        """Whether it came out of the cache."""
+    def cache_hit(self) -> bool | None:
+        """Whether it came out of the cache; None where none was used."""
         ...
 
     def create_delegate(self) -> int:
@@ -222,6 +222,16 @@ class AppliedDelegate(Protocol):
         """
         ...
 
+    @property
+    def runs(self) -> int:
+        """How often its kernel ran well; 0 where that cannot be seen."""
+        ...
+
+    @property
+    def elapsed_ns(self) -> int:
+        """What those runs took together, by the clock; 0 where that cannot be seen."""
+        ...
+
     def close(self) -> None:
         """End it, after its interpreter; the executable lives on."""
         ...
@@ -231,7 +241,10 @@ class Bridge(Protocol):
     """Turns an executable into a delegate: ``loader_service.devices.bridge.apply``."""
 
     def __call__(
-        self, model: ModelView, partition: Partition, executable: Executable
+        self, model: ModelView, partition: Partition, executable: Executable, name: str
     ) -> AppliedDelegate:
-        """Make a delegate for one interpreter. Raises CompilationFailed."""
+        """Make a delegate for one interpreter; `name` is what messages call it.
+
+        Raises CompilationFailed.
+        """
         ...

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from loader_service.runtime.engine import Runtime
 from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.summary import to_json
-from loader_service.sandbox import lockdown, policy, process
+from loader_service.sandbox import lockdown, own_file, policy, process
+from loader_service.sandbox.grants import NOTHING, Grants
 from loader_service.sandbox.resource_limits import LARGEST_LIMIT, ResourceLimits
 from loader_service.worker.control import BadMessage, Message, pack_fields, unpack_fields
 from loader_service.worker.failing import failure_of
 from loader_service.worker.hosting import Host
-from loader_service.worker.opening import open_model
+from loader_service.worker.opening import Devices, open_model
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.receiving import BrokerGone, receive, receive_model
 from loader_service.worker.saying import say, say_facts, say_failed
@@ -27,7 +28,14 @@ CHANNEL = 4
 """The first of them; a host has one for each model that it will ever hold."""
 
 
-def run(runtime: Runtime, namespaces: lockdown.Outcome, inherited_bytes: int, channels: int) -> int:
+def run(
+    runtime: Runtime,
+    namespaces: lockdown.Outcome,
+    inherited_bytes: int,
+    channels: int,
+    devices: Devices | None = None,
+    grants: Grants = NOTHING,
+) -> int:
     """Be a worker; returns the exit status. The descriptors are already in their places.
 
     `inherited_bytes` is what RLIMIT_DATA counts already: the zygote's memory, which is no model's.
@@ -35,7 +43,7 @@ def run(runtime: Runtime, namespaces: lockdown.Outcome, inherited_bytes: int, ch
     control = socket.socket(fileno=CONTROL)
     ends = [socket.socket(fileno=CHANNEL + number) for number in range(channels)]
     try:
-        return _live(runtime, control, ends, namespaces, inherited_bytes)
+        return _live(runtime, control, ends, namespaces, inherited_bytes, devices, grants)
     except (BrokerGone, ConnectionError):
         return 0
     finally:
@@ -51,6 +59,8 @@ def _live(
     channels: Sequence[socket.socket],
     namespaces: lockdown.Outcome,
     inherited_bytes: int,
+    devices: Devices | None,
+    grants: Grants,
 ) -> int:
     _, payload = receive(control, Message.GO)
     go = Go.from_fields(unpack_fields(payload))
@@ -60,6 +70,7 @@ def _live(
         else:
             prepare_channel(channel)
     process.set_parent_death_signal()
+    file = own_file.given()
     limits = ResourceLimits.for_worker(
         namespaces.entered,
         threads=go.threads,
@@ -67,10 +78,17 @@ def _live(
         data_bytes=None if go.data_bytes is None else _above(inherited_bytes, go.data_bytes),
         cpu_seconds=go.cpu_seconds,
         raised=go.models,
-        descriptors=policy.OPEN_DESCRIPTORS - 1 + len(channels),
+        descriptors=policy.OPEN_DESCRIPTORS - 1 + len(channels) + (file is not None),
+        device_tasks=grants.tasks,
+        file_bytes=0 if file is None else file.bytes,
     )
     try:
-        own = lockdown.lock_down(frozenset(lockdown.LOCK_DOWN_LAYERS), limits)
+        own = lockdown.lock_down(
+            frozenset(lockdown.LOCK_DOWN_LAYERS),
+            limits,
+            granted=grants.system_calls,
+            file=None if file is None else file.descriptor,
+        )
     except lockdown.LockDownError as error:
         say_failed(control, Failure(Cause.UNSUPPORTED, str(error)))
         return 1
@@ -86,7 +104,7 @@ def _live(
         if go.task == Task.INSPECT:
             facts = to_json(inspect_model(model))
             say_facts(control, Message.INSPECTED, {"summary": json.dumps(facts)})
-        loaded = open_model(runtime, model, go)
+        loaded = open_model(runtime, model, go, devices)
         say_facts(control, Message.LOADED, model_to_values(loaded.description))
     except (BrokerGone, BadMessage, ConnectionError):
         raise

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
 from loader_service.runtime.engine import LoadedModel, Runtime
 from loader_service.runtime.verifier.verify import verify
 from loader_service.worker.orders import Go
 
+DEVICES = "loader_service.devices.opening"
+"""Imported by workers that are ordered to have devices, and by no others."""
 
-def open_model(runtime: Runtime, model: bytes, go: Go) -> LoadedModel:
+
+class Devices(Protocol):
+    """The devices of this process, open and ready: what ``DEVICES`` gives."""
+
+    def load(
+        self, runtime: Runtime, model: bytes, wish: Mapping[str, Any], *, go: Go
+    ) -> LoadedModel:
+        """Load a model that was verified, shared out to devices as the caller wishes."""
+        ...
+
+
+def open_devices(runtime: Runtime, enabled: Sequence[Mapping[str, Any]] | None) -> Devices | None:
+    """Import and open devices, as long as files can be; None for a plain worker."""
+    if enabled is None:
+        return None
+    devices: Devices = import_module(DEVICES).open_devices(runtime, enabled)
+    return devices
+
+
+def open_model(
+    runtime: Runtime, model: bytes, go: Go, devices: Devices | None = None
+) -> LoadedModel:
     """Verify and load; raises MalformedModel, what a runtime raises, or MemoryError."""
     verify(model, operators=go.operators, memory_bytes=go.memory_bytes or None)
+    if devices is not None and go.wish is not None:
+        return devices.load(runtime, model, go.wish, go=go)
     return runtime.load(model, threads=go.threads, memory_bytes=go.data_bytes)

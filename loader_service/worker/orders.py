@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -42,6 +42,13 @@ class Spawn(_Order):
     """The worker's own uid, where the zygote may change it."""
     channels: int = 1
     """How many channels: one for each model that the worker will ever hold."""
+    devices: Sequence[Mapping[str, Any]] | None = None
+    """Devices that the worker opens before it locks itself down: ``Enabled``, as JSON objects.
+    None for a plain worker."""
+    grants: Mapping[str, Any] | None = None
+    """What these devices are granted, together: ``Grants``, as a JSON object; None for nothing."""
+    file_bytes: int = 0
+    """How long the file may become that they may be granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +71,5 @@ class Go(_Order):
     models: int = 1
     """How many models the worker may hold at a time. The limits above are one model's; the broker
     raises those of the kernel with each model, up to so many times."""
+    wish: Mapping[str, Any] | None = None
+    """What the caller asks of devices: ``Wish``, as a JSON object; None in a plain worker."""

@@ -11,10 +11,14 @@ import os
 import traceback
 
 from loader_service.runtime.engine import Runtime
-from loader_service.sandbox import lockdown, process, signals
+from loader_service.sandbox import lockdown, own_file, process, signals
 from loader_service.sandbox.descriptors import place
+from loader_service.sandbox.empty_root import RootFile
+from loader_service.sandbox.grants import NOTHING, Grants
+from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import data_in_use
 from loader_service.worker import main as worker
+from loader_service.worker.opening import Devices, open_devices
 from loader_service.worker.orders import Spawn
 
 REPORT_LENGTH = 65536
@@ -53,12 +57,18 @@ def _intermediate(
     try:
         if len(descriptors) != 2 + order.channels:
             raise OSError(f"{len(descriptors)} descriptors came for {order.channels} channels")
+        devices = open_devices(runtime, order.devices)
         # Read here, the last place with a /proc.
         inherited_bytes = data_in_use()
-        namespaces = lockdown.enter_namespaces(frozenset(lockdown.NAMESPACE_LAYERS), order.uid)
+        grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
+        file = RootFile(grants.file, order.file_bytes) if grants.file else None
+        namespaces = lockdown.enter_namespaces(
+            frozenset(lockdown.NAMESPACE_LAYERS), order.uid, file
+        )
         pid = os.fork()
         if pid == 0:
-            _worker(runtime, namespaces, inherited_bytes, null, descriptors)
+            descriptors = _with_file(descriptors, file, namespaces.file)
+            _worker(runtime, namespaces, inherited_bytes, null, descriptors, devices, grants)
         answer = {"pid": pid}
     except BaseException as error:
         answer = {"error": f"{type(error).__name__}: {error}"[:ERROR_LENGTH]}
@@ -67,22 +77,37 @@ def _intermediate(
         os._exit(0)
 
 
+def _with_file(descriptors: list[int], file: RootFile | None, descriptor: int | None) -> list[int]:
+    """Put the descriptor of the granted file behind the others, where the devices find it."""
+    if file is None or descriptor is None:
+        return descriptors
+    # The first two, standard error and the control socket, have places before the channels.
+    own_file.give(OwnFile(file, worker.CHANNEL + len(descriptors) - 2))
+    return [*descriptors, descriptor]
+
+
 def _worker(
     runtime: Runtime,
     namespaces: lockdown.Outcome,
     inherited_bytes: int,
     null: int,
     descriptors: list[int],
+    devices: Devices | None,
+    grants: Grants,
 ) -> None:
-    """Put the descriptors into place and be the worker; never returns."""
+    """Put the descriptors into place and be the worker; never returns.
+
+    They are those of the order, and behind them that of the granted file, if there is one.
+    """
     status = 1
     try:
         process.set_name("ml-worker")
-        error_pipe, control, *channels = descriptors
+        error_pipe, control, *others = descriptors
         places = {0: null, 1: null, 2: error_pipe, worker.CONTROL: control}
-        place(places | dict(enumerate(channels, worker.CHANNEL)))
+        place(places | dict(enumerate(others, worker.CHANNEL)))
         signals.exit_on_signals()
-        status = worker.run(runtime, namespaces, inherited_bytes, len(channels))
+        channels = len(others) - (own_file.given() is not None)
+        status = worker.run(runtime, namespaces, inherited_bytes, channels, devices, grants)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -1,0 +1,233 @@
+"""A model whose operators are shared out to devices, and the CPU that stands in for them.
+
+The second half of the fallback ladder: where a device fails in a run, the CPU answers instead if
+the model keeps no state from run to run and no device was named; after `PATIENCE` failures in a row
+the device is left out. A deadline is never waited for twice: what is late is ended from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from loader_service.devices.compiled import CompiledPlan
+from loader_service.devices.device import DeadlineMissed
+from loader_service.devices.reporting import report
+from loader_service.runtime.engine import OutputTensor, Placement, SteadyRun
+from loader_service.runtime.failures import InvalidInput, LimitReached, RuntimeFailure
+from loader_service.runtime.interpreter import InterpreterModel
+from model_loader_wire.delegation import Delegation
+from model_loader_wire.description import ModelDescription
+
+PATIENCE = 3
+"""Failures in a row after which a device is left out."""
+
+Opening = Callable[[Placement | None], InterpreterModel]
+_Strings = tuple[tuple[int, ...], Sequence[bytes]]
+
+
+class PlacedModel:
+    """A loaded model; see `LoadedModel`."""
+
+    def __init__(self, opening: Opening, compiled: CompiledPlan, *, named: bool) -> None:
+        """Open the model on its devices, else on the CPU; `named`: on nothing else than those.
+
+        Raises what `opening` raises where the CPU cannot run the model either.
+        """
+        self._opening = opening
+        self._compiled = compiled
+        self._may_stand_in = not named
+        self._failures = 0
+        self._cpu: InterpreterModel | None = None
+        self._from_cpu = False
+        """Whether the last answer is the CPU's."""
+        self._shapes: dict[int, Sequence[tuple[int, ...]]] = {}
+        self._strings: dict[tuple[int, int], _Strings] = {}
+        self._model = self._open()
+        self.delegation = self._report()
+
+    @property
+    def description(self) -> ModelDescription:
+        """As of the interpreter that runs the model, with the report on devices."""
+        self.delegation = self._report()
+        return self._model.description.with_delegation(self.delegation)
+
+    def prepare_inputs(
+        self, signature: int, shapes: Sequence[tuple[int, ...]]
+    ) -> list[memoryview | None]:
+        """Make inputs ready; a device that cannot be prepared for these shapes is left out."""
+        self._from_cpu = False
+        self._shapes[signature] = shapes
+        try:
+            return self._model.prepare_inputs(signature, shapes)
+        except RuntimeFailure as failure:
+            if not self._is_devices(failure):
+                raise
+            first = failure
+        if self._compiled.model.stateless:
+            self._leave_out(first, {item.device.name for item in self._compiled.failed()})
+            return self._model.prepare_inputs(signature, shapes)
+        raise first
+
+    def set_strings(
+        self, signature: int, position: int, dimensions: tuple[int, ...], values: Sequence[bytes]
+    ) -> None:
+        """Set a string input; see `LoadedModel.set_strings`."""
+        self._model.set_strings(signature, position, dimensions, values)
+        self._strings[signature, position] = (dimensions, values)
+
+    def invoke(self, signature: int) -> None:
+        """Run a signature, on the CPU if a device fails that may be stood in for."""
+        try:
+            self._model.invoke(signature)
+        except RuntimeFailure as failure:
+            self.stand_in(signature, failure)
+        else:
+            self.went_well()
+
+    def outputs(self, signature: int) -> list[OutputTensor]:
+        """Return the last answer; see `LoadedModel.outputs`."""
+        if self._from_cpu and self._cpu is not None:
+            return self._cpu.outputs(signature)
+        return self._model.outputs(signature)
+
+    def steady(self, signature: int) -> SteadyRun | None:
+        """Prepare to repeat the last run; see `LoadedModel.steady`."""
+        if self._from_cpu:
+            return None
+        run = self._model.steady(signature)
+        return (
+            run if run is None or not self._compiled.partitions else _Steady(self, signature, run)
+        )
+
+    def reset(self) -> None:
+        """Open the model anew; a device that was left out stays so."""
+        self._strings.clear()
+        self._from_cpu = False
+        self._cpu = None
+        self._model.reset()
+
+    def went_well(self) -> None:
+        """Note a run without a failure."""
+        self._failures = 0
+
+    def stand_in(self, signature: int, failure: RuntimeFailure) -> None:
+        """Answer from the CPU what a device failed at; raises `failure` where that may not be."""
+        if not self._is_devices(failure) or not self._compiled.model.stateless:
+            raise failure
+        if any(isinstance(item.failure, DeadlineMissed) for item in self._compiled.partitions):
+            raise failure
+        shapes = self._shapes[signature]
+        given = [
+            None if view is None else bytes(view)
+            for view in self._model.prepare_inputs(signature, shapes)
+        ]
+        names = {item.device.name for item in self._compiled.failed()}
+        try:
+            self._run_on_cpu(signature, shapes, given)
+        except LimitReached:
+            # Two interpreters may not fit where one does.
+            self._leave_out(failure, names)
+            self._cpu = None
+            self._run(self._model, signature, shapes, given)
+            return
+        except RuntimeFailure:
+            # The CPU fails at it, too: it is the model's own doing.
+            self._cpu = None
+            raise failure from None
+        self._from_cpu = True
+        self._failures += 1
+        self._say(f"{_listed(names)} failed in a run, the CPU answered: {failure}")
+        if self._failures >= PATIENCE:
+            self._leave_out(failure, names)
+
+    def _open(self) -> InterpreterModel:
+        """Open the model on its devices; one that fails is left out, unless it was named."""
+        while self._compiled.partitions:
+            try:
+                return self._opening(self._compiled)
+            except LimitReached:
+                raise
+            except RuntimeFailure as failure:
+                if not self._may_stand_in:
+                    raise
+                reason = failure
+            names = {item.device.name for item in self._compiled.failed()}
+            self._compiled.leave_out(names)
+            self._say(f"{_listed(names)} was left out, the CPU runs its part: {reason}")
+        return self._opening(self._compiled)
+
+    def _run_on_cpu(
+        self,
+        signature: int,
+        shapes: Sequence[tuple[int, ...]],
+        given: Sequence[bytes | None],
+    ) -> None:
+        if self._cpu is None:
+            self._cpu = self._opening(None)
+        self._run(self._cpu, signature, shapes, given)
+
+    def _run(
+        self,
+        model: InterpreterModel,
+        signature: int,
+        shapes: Sequence[tuple[int, ...]],
+        given: Sequence[bytes | None],
+    ) -> None:
+        views = model.prepare_inputs(signature, shapes)
+        for position, (view, data) in enumerate(zip(views, given, strict=True)):
+            if view is not None and data is not None:
+                view[:] = data
+            elif (signature, position) in self._strings:
+                model.set_strings(signature, position, *self._strings[signature, position])
+        model.invoke(signature)
+
+    def _leave_out(self, failure: RuntimeFailure, names: set[str]) -> None:
+        """Open the model without these devices."""
+        del self._model
+        self._compiled.leave_out(names)
+        self._failures = 0
+        self._say(f"{_listed(names)} was left out from now on: {failure}")
+        self._model = self._open()
+
+    def _is_devices(self, failure: RuntimeFailure) -> bool:
+        """Whether a failure may be a device's that may be stood in for."""
+        return (
+            self._may_stand_in
+            and bool(self._compiled.partitions)
+            and not isinstance(failure, InvalidInput | LimitReached)
+        )
+
+    def _say(self, step: str) -> None:
+        self._compiled.plan.say(step)
+
+    def _report(self) -> Delegation:
+        return report(self._compiled, self._model.delegates_now())
+
+
+class _Steady:
+    """A steady run of devices, which the CPU may stand in for; see `SteadyRun`."""
+
+    def __init__(self, model: PlacedModel, signature: int, run: SteadyRun) -> None:
+        self._model = model
+        self._signature = signature
+        self._run = run
+        self._stood_in = False
+        self.inputs = run.inputs
+
+    def run(self) -> None:
+        """Run, on the CPU if a device fails; then the run is good no more."""
+        try:
+            self._run.run()
+        except RuntimeFailure as failure:
+            self._model.stand_in(self._signature, failure)
+            self._stood_in = True
+        else:
+            self._model.went_well()
+
+    def outputs(self) -> Sequence[object] | None:
+        """Return the outputs' memory; None where the CPU has the answer."""
+        return None if self._stood_in else self._run.outputs()
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))

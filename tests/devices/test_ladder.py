@@ -1,0 +1,277 @@
+"""Partitions of real interpreters, and what happens where a device does not do what it said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loader_service.devices.bridge import apply
+from loader_service.devices.compiled import CompiledPlan, DeviceFailed
+from loader_service.devices.cpu import CpuDevice
+from loader_service.devices.device import DeadlineMissed, Device, Verdict
+from loader_service.devices.model_view import ModelView
+from loader_service.devices.placed import PATIENCE, PlacedModel
+from loader_service.devices.plan import Plan, Wish, make_plan
+from loader_service.devices.reading import read_view
+from loader_service.runtime.engine import Placement
+from loader_service.runtime.failures import ModelFailed, UnsupportedModel
+from loader_service.runtime.interpreter import InterpreterModel, InterpreterRuntime
+from loader_service.runtime.kernels import Kernels
+from loader_service.writer.stateful import counter
+from model_loader_wire.device_options import DeviceOptions
+from tests.devices.models import LENGTH, chain, expected
+from tests.devices.numpy_device import NumpyDevice
+from tests.runtime.engines import NAMES, engine
+
+SPLIT = ["ADD", "ADD", "MUL", "FLOOR", "ADD", "MUL"]
+"""Three operators for the device, one for the CPU, two for the device."""
+X = np.array([-2.25, 0, 1.5, 100], np.float32)
+
+
+@pytest.fixture(params=NAMES)
+def runtime(request: pytest.FixtureRequest) -> InterpreterRuntime:
+    return engine(request.param)
+
+
+class Case:
+    """A model opened with devices, and each of its parts."""
+
+    def __init__(
+        self,
+        runtime: InterpreterRuntime,
+        operators: list[str] | bytes,
+        *devices: Device,
+        **asked: Any,
+    ) -> None:
+        self.data = chain(operators) if isinstance(operators, list) else operators
+        self.wish = Wish(DeviceOptions(**asked))
+        self.view = read_view(self.data)
+        self.cpus = [CpuDevice(name, runtime.library) for name in ("reference", "xnnpack")]
+        self.plan: Plan = make_plan(self.view, [*devices, *self.cpus], self.wish)
+        self.compiled = CompiledPlan(self.view, self.plan, apply)
+        self.compiled.compile(self.wish, threads=1, seconds=5, cache=None)
+        self.runtime = runtime
+        self.opened = 0
+
+    def open(self) -> PlacedModel:
+        def opening(placement: Placement | None) -> InterpreterModel:
+            self.opened += 1
+            return self.runtime.load(self.data, threads=1, memory_bytes=None, placement=placement)
+
+        return PlacedModel(opening, self.compiled, named=self.wish.named)
+
+
+def run(model: PlacedModel, x: np.ndarray[Any, Any] = X) -> np.ndarray[Any, Any]:
+    (view,) = model.prepare_inputs(0, [(LENGTH,)])
+    assert view is not None
+    view[:] = x.tobytes()
+    model.invoke(0)
+    (output,) = model.outputs(0)
+    return np.frombuffer(bytes(output.data), np.float32)
+
+
+def shares(model: PlacedModel) -> list[tuple[str, int]]:
+    delegation = model.description.delegation
+    assert delegation is not None
+    return [(item.device, item.nodes) for item in delegation.partitions]
+
+
+def steps(model: PlacedModel) -> str:
+    delegation = model.description.delegation
+    assert delegation is not None
+    return "\n".join(delegation.steps)
+
+
+def test_partitions_run_on_the_device_and_the_rest_on_the_cpu(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice()
+    model = Case(runtime, SPLIT, device, execution_preference="fast_single_answer").open()
+    for scale in (1, -3):
+        assert run(model, X * scale).tobytes() == expected(SPLIT, X * scale).tobytes()
+    assert device.runs == 4
+    report = model.description.delegation
+    assert report is not None
+    assert shares(model) == [("numpy", 3), ("numpy", 2), ("xnnpack", 1)]
+    assert report.partitions[0].operators == {"ADD": 2, "MUL": 1}
+    assert report.partitions[0].run_seconds is not None
+    assert [(item.operator, item.reason) for item in report.reasons] == [
+        ("FLOOR", "not in NumPy's set")
+    ]
+    assert model.description.kernels == "xnnpack"
+
+
+def test_the_devices_answer_is_the_one_that_counts(runtime: InterpreterRuntime) -> None:
+    model = Case(runtime, SPLIT, NumpyDevice(adds=8), execution_preference="undefined").open()
+    assert run(model).tobytes() != expected(SPLIT, X).tobytes()
+
+
+def test_a_refused_partition_goes_to_the_cpu(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice(refuses=lambda partition: len(partition.nodes) == 3)
+    model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert shares(model)[0] == ("numpy", 2)
+    assert sum(nodes for name, nodes in shares(model) if name == "xnnpack") == 4
+    assert "numpy did not compile 3 operators, the CPU runs them: too hard" in steps(model)
+
+
+def test_a_named_device_must_compile(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice(refuses=lambda _: True)
+    with pytest.raises(DeviceFailed, match="too hard for NumPy"):
+        Case(runtime, SPLIT, device, accelerator_name="numpy")
+
+
+def test_a_compilation_that_is_late_is_tried_nowhere_else(runtime: InterpreterRuntime) -> None:
+    class Late(NumpyDevice):
+        def compile(self, partition: Any, compilation: Any) -> Any:
+            assert compilation.deadline is not None
+            raise DeadlineMissed("time is over")
+
+    with pytest.raises(DeviceFailed, match="too late: time is over"):
+        Case(runtime, SPLIT, Late(), execution_preference="undefined")
+
+
+def test_a_failed_run_is_answered_from_the_cpu(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice(failures=1)
+    case = Case(runtime, SPLIT, device, execution_preference="undefined")
+    model = case.open()
+    for scale in (1, 2, 3):
+        assert run(model, X * scale).tobytes() == expected(SPLIT, X * scale).tobytes()
+    assert device.runs == 1 + 4
+    assert "numpy failed in a run, the CPU answered" in steps(model)
+    assert "NumPy is tired" in steps(model)
+    assert shares(model)[0] == ("numpy", 3)
+
+
+def test_a_device_that_goes_on_failing_is_left_out(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice(failures=-1)
+    model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
+    for scale in range(PATIENCE + 2):
+        assert run(model, X * scale).tobytes() == expected(SPLIT, X * scale).tobytes()
+    assert device.runs == PATIENCE
+    assert {name for name, _ in shares(model)} == {"xnnpack"}
+    assert "numpy was left out from now on" in steps(model)
+    model.reset()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert device.runs == PATIENCE
+
+
+def test_only_the_device_that_fails_is_left_out(runtime: InterpreterRuntime) -> None:
+    operators = ["ADD", "ADD", "NEG", "NEG", "ADD"]
+    bad = NumpyDevice("bad", operators=frozenset({"NEG"}), failures=-1)
+    good = NumpyDevice("good", operators=frozenset({"ADD"}))
+    model = Case(runtime, operators, bad, good, execution_preference="undefined").open()
+    for _ in range(PATIENCE + 1):
+        assert run(model).tobytes() == expected(operators, X).tobytes()
+    assert bad.runs == PATIENCE
+    assert {name for name, _ in shares(model)} == {"good", "xnnpack"}
+
+
+def test_failures_that_are_not_in_a_row_are_forgiven(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice()
+    model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
+    for _ in range(PATIENCE + 1):
+        device.failures = PATIENCE - 1
+        for _ in range(PATIENCE):
+            assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert shares(model)[0] == ("numpy", 3)
+
+
+def test_a_named_device_must_run(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice(failures=1)
+    model = Case(runtime, SPLIT, device, accelerator_name="numpy").open()
+    with pytest.raises(ModelFailed, match="numpy"):
+        run(model)
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+
+
+def test_a_model_with_state_gets_no_second_answer(runtime: InterpreterRuntime) -> None:
+    class Greedy(NumpyDevice):
+        def supported_operations(self, model: ModelView) -> list[Verdict]:
+            return [Verdict(node.operator == "ADD") for node in model.nodes]
+
+    device = Greedy(failures=1)
+    case = Case(runtime, counter(), device, execution_preference="undefined")
+    assert not case.view.stateless
+    model = case.open()
+    (view,) = model.prepare_inputs(0, [(1,)])
+    assert view is not None
+    view[:] = np.ones(1, np.float32).tobytes()
+    with pytest.raises(ModelFailed):
+        model.invoke(0)
+
+
+def test_a_steady_run_is_stood_in_for(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice()
+    model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
+    run(model)
+    steady = model.steady(0)
+    assert steady is not None
+    for failures, stood_in in ((0, False), (1, True)):
+        (place,) = steady.inputs()
+        place[:] = X * 5
+        device.failures = failures
+        steady.run()
+        outputs = steady.outputs()
+        assert (outputs is None) == stood_in
+        (output,) = model.outputs(0)
+        assert bytes(output.data) == expected(SPLIT, X * 5).tobytes()
+    assert "the CPU answered" in steps(model)
+
+
+def test_reset_opens_the_devices_anew(runtime: InterpreterRuntime) -> None:
+    device = NumpyDevice()
+    case = Case(runtime, SPLIT, device, execution_preference="undefined")
+    model = case.open()
+    run(model)
+    model.reset()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert device.runs == 4
+    assert len(device.compilations) == 2
+
+
+def test_the_reference_device_runs_the_built_in_kernels(runtime: InterpreterRuntime) -> None:
+    case = Case(runtime, SPLIT, accelerator_name="reference")
+    assert case.plan.kernels is Kernels.BUILTIN
+    model = case.open()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert model.description.kernels == "builtin"
+    assert shares(model) == [("reference", len(SPLIT))]
+
+
+def test_the_xnnpack_device_runs_what_xnnpack_takes(runtime: InterpreterRuntime) -> None:
+    model = Case(runtime, SPLIT, accelerator_name="xnnpack").open()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert shares(model) == [("xnnpack", len(SPLIT))]
+
+
+def test_a_missing_device_is_an_error_if_it_was_named(runtime: InterpreterRuntime) -> None:
+    with pytest.raises(UnsupportedModel, match="no device 'coral'"):
+        Case(runtime, SPLIT, NumpyDevice(), accelerator_name="coral")
+
+
+def test_a_device_can_be_named_by_its_kind(runtime: InterpreterRuntime) -> None:
+    one, two = NumpyDevice("numpy:0"), NumpyDevice("numpy:1")
+    for name, used in (("numpy", one), ("numpy:1", two)):
+        case = Case(runtime, SPLIT, one, two, accelerator_name=name)
+        assert {item.device.name for item in case.compiled.partitions} == {used.name}
+
+
+def test_no_gpu_is_no_failure(runtime: InterpreterRuntime) -> None:
+    data = read_view(chain(SPLIT))
+    cpus = [CpuDevice(name, runtime.library) for name in ("reference", "xnnpack")]
+    wish = Wish(DeviceOptions(), "gpu")
+    assert not make_plan(data, [NumpyDevice(), *cpus], wish).planned
+    gpu = replace(NumpyDevice("gpu"), type=NumpyDevice.type.GPU)
+    assert len(make_plan(data, [NumpyDevice(), gpu, *cpus], wish).planned) == 2
+
+
+def test_wrong_verdicts_leave_a_device_out(runtime: InterpreterRuntime) -> None:
+    class Short(NumpyDevice):
+        def supported_operations(self, model: ModelView) -> list[Verdict]:
+            return [Verdict(True)]
+
+    model = Case(runtime, SPLIT, Short(), execution_preference="undefined").open()
+    assert "numpy was left out, it gave 1 verdicts" in steps(model)
+    assert shares(model) == [("xnnpack", len(SPLIT))]
