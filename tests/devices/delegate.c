@@ -1,0 +1,319 @@
+/* A small delegate with TFLite's external interface: float32 ADD and MUL, on the CPU.
+ *
+ * Its options make it honest or a liar:
+ *   operators = "add", "mul", "add,mul" (the default)
+ *   fault     = what it does wrong, see below; none by default
+ * It is compiled by the tests. The declarations are the part of the interface that it uses.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { OK = 0, ERROR = 1, FLOAT32 = 1, ADD = 0, MUL = 18, DELEGATE = 51, MOST = 64 };
+
+typedef struct { int size; int data[]; } IntArray;
+typedef struct Delegate Delegate;
+typedef struct Context Context;
+
+typedef struct {
+  int type;
+  void *data;
+  IntArray *dims;
+  struct { float scale; int32_t zero_point; } params;
+  int allocation_type;
+  size_t bytes;
+  const void *allocation;
+  const char *name;
+  Delegate *delegate;
+  int buffer_handle;
+  bool data_is_stale, is_variable;
+  struct { int type; void *params; } quantization;
+  void *sparsity;
+  const IntArray *dims_signature;
+} Tensor;
+
+typedef struct {
+  IntArray *inputs, *outputs, *intermediates, *temporaries;
+  void *user_data, *builtin_data;
+  const void *custom_initial_data;
+  int custom_initial_data_size;
+  Delegate *delegate;
+  bool might_have_side_effect;
+} Node;
+
+typedef struct {
+  void *(*init)(Context *, const char *, size_t);
+  void (*free)(Context *, void *);
+  int (*prepare)(Context *, Node *);
+  int (*invoke)(Context *, Node *);
+  const char *(*profiling_string)(const Context *, const Node *);
+  int32_t builtin_code;
+  const char *custom_name;
+  int version;
+  void *registration_external, *async_kernel;
+  uint64_t inplace_operator;
+} Registration;
+
+struct Context {
+  size_t tensors_size;
+  int (*GetExecutionPlan)(Context *, IntArray **);
+  Tensor *tensors;
+  void *impl;
+  int (*ResizeTensor)(Context *, Tensor *, IntArray *);
+  void (*ReportError)(Context *, const char *, ...);
+  int (*AddTensors)(Context *, int, int *);
+  int (*GetNodeAndRegistration)(Context *, int, Node **, Registration **);
+  int (*ReplaceNodeSubsets)(Context *, Registration, const IntArray *, Delegate *);
+};
+
+struct Delegate {
+  void *data;
+  int (*Prepare)(Context *, Delegate *);
+  int (*CopyFromBufferHandle)(Context *, Delegate *, int, Tensor *);
+  int (*CopyToBufferHandle)(Context *, Delegate *, int, Tensor *);
+  void (*FreeBufferHandle)(Context *, Delegate *, int *);
+  int64_t flags;
+  void *opaque_delegate_builder;
+};
+
+typedef struct {
+  Delegate *delegate;
+  IntArray *nodes_to_replace, *input_tensors, *output_tensors;
+} Params;
+
+typedef struct {
+  bool add, mul;
+  char fault[32];
+  int prepared; /* how often Prepare was called */
+  int kernels;  /* how many live */
+} Settings;
+
+typedef struct { int code, left, right, output; } Step;
+
+typedef struct {
+  Settings *settings;
+  int count;
+  Step steps[MOST];
+  void *between[MOST]; /* memory of the tensors that nobody else sees */
+  int between_of[MOST];
+  int outputs;
+  int output_of[MOST];
+} Kernel;
+
+static bool has_fault(const Settings *settings, const char *name) {
+  return strcmp(settings->fault, name) == 0;
+}
+
+static size_t elements(const IntArray *dims) {
+  size_t count = 1;
+  for (int i = 0; i < dims->size; i++) count *= (size_t)dims->data[i];
+  return count;
+}
+
+static void *init(Context *context, const char *buffer, size_t length) {
+  (void)length;
+  const Params *params = (const Params *)buffer;
+  Settings *settings = params->delegate->data;
+  Kernel *kernel = calloc(1, sizeof *kernel);
+  kernel->settings = settings;
+  settings->kernels++;
+  for (int i = 0; i < params->nodes_to_replace->size && i < MOST; i++) {
+    Node *node;
+    Registration *registration;
+    context->GetNodeAndRegistration(context, params->nodes_to_replace->data[i], &node, &registration);
+    kernel->steps[kernel->count++] = (Step){registration->builtin_code, node->inputs->data[0],
+                                            node->inputs->data[1], node->outputs->data[0]};
+  }
+  kernel->outputs = params->output_tensors->size;
+  for (int i = 0; i < kernel->outputs && i < MOST; i++)
+    kernel->output_of[i] = params->output_tensors->data[i];
+  return kernel;
+}
+
+static void release(Context *context, void *data) {
+  (void)context;
+  Kernel *kernel = data;
+  kernel->settings->kernels--;
+  for (int i = 0; i < MOST; i++) free(kernel->between[i]);
+  free(kernel);
+}
+
+static bool is_output(const Kernel *kernel, int tensor) {
+  for (int i = 0; i < kernel->outputs; i++)
+    if (kernel->output_of[i] == tensor) return true;
+  return false;
+}
+
+static const IntArray *larger(const Tensor *tensors, const Step *step) {
+  const IntArray *left = tensors[step->left].dims, *right = tensors[step->right].dims;
+  return elements(left) >= elements(right) ? left : right;
+}
+
+static int prepare(Context *context, Node *node) {
+  Kernel *kernel = node->user_data;
+  if (has_fault(kernel->settings, "kernel-prepare")) {
+    context->ReportError(context, "the little delegate cannot prepare. ");
+    return ERROR;
+  }
+  if (has_fault(kernel->settings, "hang-prepare"))
+    for (;;) ;
+  for (int i = 0; i < kernel->count; i++) {
+    const Step *step = &kernel->steps[i];
+    const IntArray *dims = larger(context->tensors, step);
+    bool wrong = has_fault(kernel->settings, "size") && is_output(kernel, step->output);
+    IntArray *copy = malloc(sizeof(IntArray) + sizeof(int) * (size_t)(dims->size + 1));
+    copy->size = dims->size;
+    memcpy(copy->data, dims->data, sizeof(int) * (size_t)dims->size);
+    if (wrong && copy->size) copy->data[copy->size - 1] += 1;
+    if (is_output(kernel, step->output)) {
+      if (context->ResizeTensor(context, &context->tensors[step->output], copy) != OK) return ERROR;
+    } else {
+      size_t bytes = elements(copy) * sizeof(float);
+      free(kernel->between[i]);
+      kernel->between[i] = malloc(bytes ? bytes : 1);
+      kernel->between_of[i] = step->output;
+      free(copy);
+    }
+  }
+  return OK;
+}
+
+static float *memory_of(Context *context, Kernel *kernel, int tensor) {
+  for (int i = 0; i < kernel->count; i++)
+    if (kernel->between[i] && kernel->between_of[i] == tensor) return kernel->between[i];
+  return context->tensors[tensor].data;
+}
+
+static int invoke(Context *context, Node *node) {
+  Kernel *kernel = node->user_data;
+  const Settings *settings = kernel->settings;
+  if (has_fault(settings, "invoke")) {
+    context->ReportError(context, "the little delegate cannot run. ");
+    return ERROR;
+  }
+  if (has_fault(settings, "hang"))
+    for (;;) ;
+  if (has_fault(settings, "crash")) *(volatile int *)8 = 1;
+  if (has_fault(settings, "abort")) abort();
+  if (has_fault(settings, "socket")) socket(AF_INET, SOCK_STREAM, 0);
+  if (has_fault(settings, "fork") && fork() == 0) _exit(0);
+  if (has_fault(settings, "late-size"))
+    context->tensors[kernel->output_of[0]].dims->data[0] += 7;
+  if (has_fault(settings, "open")) {
+    FILE *file = fopen("/etc/passwd", "r");
+    context->ReportError(context, file ? "it opened a file. " : "it opened no file. ");
+    return ERROR;
+  }
+  for (int i = 0; i < kernel->count; i++) {
+    const Step *step = &kernel->steps[i];
+    const float *left = memory_of(context, kernel, step->left);
+    const float *right = memory_of(context, kernel, step->right);
+    float *output = memory_of(context, kernel, step->output);
+    size_t lefts = elements(context->tensors[step->left].dims);
+    size_t rights = elements(context->tensors[step->right].dims);
+    size_t count = elements(larger(context->tensors, step));
+    for (size_t k = 0; k < count; k++) {
+      float a = left[lefts == 1 ? 0 : k], b = right[rights == 1 ? 0 : k];
+      output[k] = step->code == ADD ? a + b : a * b;
+    }
+  }
+  return OK;
+}
+
+/* The elements of both sides are as many, or one side is a single number; nothing comes after. */
+static bool takes(const Settings *settings, const Context *context, const Node *node, int code) {
+  if (!(code == ADD && settings->add) && !(code == MUL && settings->mul)) return false;
+  if (node->inputs->size != 2 || *(const int *)node->builtin_data != 0) return false;
+  const Tensor *left = &context->tensors[node->inputs->data[0]];
+  const Tensor *right = &context->tensors[node->inputs->data[1]];
+  if (left->type != FLOAT32 || right->type != FLOAT32) return false;
+  size_t lefts = elements(left->dims), rights = elements(right->dims);
+  return lefts == rights || lefts == 1 || rights == 1;
+}
+
+static int prepare_delegate(Context *context, Delegate *delegate) {
+  Settings *settings = delegate->data;
+  int before = settings->prepared++;
+  if (has_fault(settings, "prepare")) {
+    context->ReportError(context, "the little delegate refuses. ");
+    return ERROR;
+  }
+  IntArray *plan, *chosen;
+  if (context->GetExecutionPlan(context, &plan) != OK) return ERROR;
+  chosen = malloc(sizeof(IntArray) + sizeof(int) * (size_t)(plan->size + 1));
+  chosen->size = 0;
+  for (int i = 0; i < plan->size; i++) {
+    Node *node;
+    Registration *registration;
+    if (context->GetNodeAndRegistration(context, plan->data[i], &node, &registration) != OK) return ERROR;
+    if (takes(settings, context, node, registration->builtin_code))
+      chosen->data[chosen->size++] = plan->data[i];
+  }
+  if (has_fault(settings, "stranger")) chosen->data[chosen->size++] = 12345;
+  (void)before;
+  Registration registration = {init, release, prepare, invoke, NULL, DELEGATE, "LittleDelegate", 1,
+                               NULL, NULL, 0};
+  int status = context->ReplaceNodeSubsets(context, registration, chosen, delegate);
+  free(chosen);
+  return status;
+}
+
+static void *do_nothing(void *argument) {
+  pause();
+  return argument;
+}
+
+__attribute__((visibility("default"))) Delegate *tflite_plugin_create_delegate(
+    const char *const *keys, const char *const *values, size_t count,
+    void (*report_error)(const char *)) {
+  static int created;
+  Settings *settings = calloc(1, sizeof *settings);
+  settings->add = settings->mul = true;
+  for (size_t i = 0; i < count; i++) {
+    if (strcmp(keys[i], "operators") == 0) {
+      settings->add = strstr(values[i], "add") != NULL;
+      settings->mul = strstr(values[i], "mul") != NULL;
+    } else if (strcmp(keys[i], "fault") == 0) {
+      snprintf(settings->fault, sizeof settings->fault, "%s", values[i]);
+    } else {
+      report_error("there is no such option");
+      free(settings);
+      return NULL;
+    }
+  }
+  if (has_fault(settings, "create")) {
+    report_error("no hardware of that kind is here");
+    free(settings);
+    return NULL;
+  }
+  if (has_fault(settings, "crash-create")) *(volatile int *)8 = 1;
+  if (has_fault(settings, "hang-create"))
+    for (;;) ;
+  if (has_fault(settings, "thread")) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, do_nothing, NULL);
+  }
+  /* Takes all when it is asked, and nothing later: each delegate is a new one. */
+  if (has_fault(settings, "forgets") && created++ > 0) settings->add = settings->mul = false;
+  Delegate *delegate = calloc(1, sizeof *delegate);
+  delegate->data = settings;
+  delegate->Prepare = prepare_delegate;
+  delegate->flags = 1; /* allows dynamic tensors */
+  if (has_fault(settings, "opaque")) delegate->opaque_delegate_builder = settings;
+  if (has_fault(settings, "no-prepare")) delegate->Prepare = NULL;
+  return delegate;
+}
+
+__attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(Delegate *delegate) {
+  Settings *settings = delegate->data; /* a null pointer crashes here, as in many libraries */
+  if (settings->kernels) abort(); /* kernels outlive their delegate */
+  free(settings);
+  free(delegate);
+}

@@ -1,0 +1,30 @@
+"""Compiles the delegate of the tests, `delegate.c`, with whatever C compiler there is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).with_name("delegate.c")
+
+
+@cache
+def compiler() -> str | None:
+    """Return a C compiler, or None."""
+    return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
+def compile_delegate(folder: Path) -> Path:
+    """Return the shared library; skips the test where there is no compiler."""
+    found = compiler()
+    if found is None:
+        pytest.skip("no C compiler is installed to build the tests' delegate with")
+    library = folder / "little.so"
+    flags = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
+    subprocess.run([found, *flags, str(SOURCE), "-o", str(library)], check=True)
+    library.chmod(0o755)
+    return library
