@@ -20,6 +20,7 @@ from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from tests.support.fake_worker import GO, HANG_SECONDS, READY, fake_host, run
+from tests.support.stopping import stopped
 
 HOST = replace(GO, task=Task.HOST, models=3)
 COUNT = 3
@@ -143,20 +144,19 @@ def test_a_deadline_ends_all_only_if_the_work_has_begun(begun: bool) -> None:
 
 def test_one_model_is_loaded_at_a_time() -> None:
     async def test() -> None:
-        script = READY + OBEY + "\nwhile obey() != MODEL_END: pass\n"
-        script = script.replace("said(LOADED", "time.sleep(0.2); said(LOADED")
-        async with fake_host(script + "while True: obey()", COUNT) as host:
+        async with fake_host(OBEDIENT, COUNT) as host:
             await host.begin(HOST)
             first, second = await seated(host), await seated(host)
-            await first.end_model()
-            waiting = asyncio.create_task(second.end_model())
-            await asyncio.sleep(0.01)
-            assert not waiting.done()
-            # A load that is given up while it waits costs nobody anything.
-            third = await seated(host)
-            giving_up = asyncio.create_task(third.end_model())
-            await asyncio.sleep(0.01)
-            third.kill(LATE)
+            with stopped(host.pid):
+                await first.end_model()
+                waiting = asyncio.create_task(second.end_model())
+                await asyncio.sleep(0.01)
+                assert not waiting.done()
+                # A load that is given up while it waits costs nobody anything.
+                third = await seated(host)
+                giving_up = asyncio.create_task(third.end_model())
+                await asyncio.sleep(0.01)
+                third.kill(LATE)
             await read_description(first)
             await waiting
             await read_description(second)

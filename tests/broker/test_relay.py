@@ -21,6 +21,7 @@ from model_loader_wire.description import (
 from model_loader_wire.frames import Entry
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from tests.support.fake_worker import HANG_SECONDS, fake_worker, run
+from tests.support.stopping import stopped
 
 FIXED = TensorDescription("x", DataType.UINT8, (4,), 4)
 OPEN = TensorDescription("y", DataType.UINT8, (None,), None)
@@ -253,16 +254,17 @@ count = 0
 while True:
     kind, sequence, payload = request()
     count += 1
-    time.sleep(0.05)
     reply(sequence, payload[::-1] + bytes([count]))
 """
 
     async def test() -> None:
         async with relay(script) as (it, worker):
-            tasks = [asyncio.create_task(compute(it, name)) for name in (b"aaaa", b"bbbb", b"abcd")]
-            await asyncio.sleep(0.02)
-            tasks[0].cancel()  # under way: it goes on to its end
-            tasks[1].cancel()  # still waiting: it never begins
+            names = (b"aaaa", b"bbbb", b"abcd")
+            with stopped(worker.pid):
+                tasks = [asyncio.create_task(compute(it, name)) for name in names]
+                await asyncio.sleep(0.02)
+                tasks[0].cancel()  # under way: it goes on to its end
+                tasks[1].cancel()  # still waiting: it never begins
             assert (await tasks[2]).tensors == (b"dcba\x02",)
             assert (await compute(it)).tensors == (b"4321\x03",)
             assert all(task.cancelled() for task in tasks[:2])

@@ -411,7 +411,7 @@ def test_memory_beyond_the_limit_ends_a_worker_where_no_cgroup_holds_it() -> Non
         + """
 small = b"x" * (32 << 20)
 say(LOADED, b"{}")
-time.sleep(0.2)
+take()
 large = b"x" * (64 << 20)
 time.sleep(60)
 """
@@ -423,6 +423,8 @@ time.sleep(60)
             await worker.expect(Message.LOADED)
             worker.hold_memory()
             assert worker.lost is None
+            worker.serving = True
+            worker.ping()
             while worker.lost is None:
                 worker.hold_memory()
                 await asyncio.sleep(0.01)
