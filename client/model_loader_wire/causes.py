@@ -27,6 +27,7 @@ class Cause(StrEnum):
     PROTOCOL_VIOLATION = "protocol-violation"
     POLICY_VIOLATION = "policy-violation"
     FORBIDDEN = "forbidden"
+    NOT_ALLOWED = "not-allowed"
     CLOSED = "closed"
     LOST = "lost"
     KILLED = "killed"
@@ -86,6 +87,9 @@ TABLE: dict[Cause, Outcome] = {
     ),
     Cause.FORBIDDEN: Outcome(
         "SecurityError", "PERMISSION_DENIED", "the session, model or origin belongs to another"
+    ),
+    Cause.NOT_ALLOWED: Outcome(
+        "SecurityError", "PERMISSION_DENIED", "the operator's policy does not allow this model"
     ),
     Cause.CLOSED: Outcome(
         "InvalidStateError", "FAILED_PRECONDITION", "the object was closed, or crossed a fork"

@@ -16,8 +16,8 @@ from time import monotonic
 import psutil
 
 from loader_service.broker.groups import Owner, path_of, share_of_principal, total_memory
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit
-from loader_service.broker.settings import Settings
 from loader_service.sandbox.cgroup import Tree
 from model_loader_wire.limits import Limits
 
@@ -35,7 +35,7 @@ class Admission:
 
     def __init__(
         self,
-        settings: Settings,
+        principals: Principals,
         total: int,
         used: Callable[[str], int | None],
         free: Callable[[], int],
@@ -43,8 +43,7 @@ class Admission:
         """Admit up to `total` bytes; `used` tells what a level of the cgroups uses, if it is known,
         and `free` what the machine has left.
         """
-        self._origin = settings.origin_memory_bytes
-        self._principal = share_of_principal(settings, total)
+        self._principals = principals
         self._total = total
         self._used = used
         self._free = free
@@ -82,12 +81,17 @@ class Admission:
             what = f"this machine has no memory free for one more model ({WAY_OUT})"
             return over_limit("total_memory_bytes", coming, free, what)
         for limit, path, level, maximum in (
-            ("origin_memory_bytes", path_of(owner), owner, self._origin),
+            (
+                "origin_memory_bytes",
+                path_of(owner),
+                owner,
+                self._principals.settings.origin_memory_bytes,
+            ),
             (
                 "principal_memory_bytes",
                 path_of(owner, "principal"),
                 owner.principal,
-                self._principal,
+                share_of_principal(self._principals, self._total),
             ),
             ("total_memory_bytes", "", None, self._total),
         ):
@@ -101,11 +105,11 @@ class Admission:
         return None
 
 
-def admission(settings: Settings, tree: Tree | None) -> Admission:
+def admission(principals: Principals, tree: Tree | None) -> Admission:
     """Make the admission of a broker with this tree of cgroups."""
     return Admission(
-        settings,
-        total_memory(settings, tree),
+        principals,
+        total_memory(principals.settings, tree),
         (lambda _: None) if tree is None else tree.memory_usage,
         lambda: int(psutil.virtual_memory().available),
     )

@@ -18,6 +18,7 @@ from loader_service.broker.descriptors import OF_A_CONNECTION, Descriptors
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import ConnectionRefused
 from loader_service.broker.messages import failure_to_message
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.servicer import check_version
 from loader_service.broker.sessions import Session, Sessions
@@ -47,6 +48,7 @@ class AttachServer:
         self,
         path: str,
         settings: Settings,
+        principals: Principals,
         descriptors: Descriptors,
         sessions: Sessions,
         welcome: Welcome,
@@ -54,6 +56,7 @@ class AttachServer:
         events: EventStream,
     ) -> None:
         self._settings = settings
+        self._principals = principals
         self._descriptors = descriptors
         self._sessions = sessions
         self._welcome = welcome
@@ -121,7 +124,7 @@ class AttachServer:
         self._connections[counted] += 1
 
     def _may_enter(self, uid: int) -> bool:
-        return uid in self._settings.users
+        return self._principals.may_attach(uid)
 
     def _over(self, counted: int, task: asyncio.Task[None]) -> None:
         self._connections[counted] -= 1
@@ -160,8 +163,7 @@ class AttachServer:
         try:
             async with asyncio.timeout(self._settings.handshake_seconds):
                 request = await _receive(connection)
-            if not self._may_enter(uid):
-                raise refuse(Cause.FORBIDDEN, f"uid {uid} may not use this service")
+            self._principals.require(uid)
             if request.WhichOneof("request") != "hello":
                 raise refuse(Cause.INVALID_INPUT, "a client says hello first")
             check_version(request.hello.protocol_version)

@@ -16,15 +16,18 @@ from loader_service.broker.decoding import Decoding
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
 from loader_service.broker.event_stream import EventStream
+from loader_service.broker.groups import Owner
 from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
 from loader_service.broker.outstanding import InFlight
+from loader_service.broker.principals import Principals
 from loader_service.broker.servicer import Servicer
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox.cgroup import Tree
+from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
 
@@ -51,10 +54,13 @@ class Broker:
         self._directory = directory
         self._events = EventStream()
         self._events.add_reader(event_log.write)
-        self._sessions = Sessions(settings)
-        self._descriptors = Descriptors(settings)
-        self._supervisor = Supervisor(settings, self._descriptors, tree, zygote)
-        self._loading = Loading(settings, self._descriptors, self._sessions, self._supervisor)
+        self._principals = principals = Principals(settings)
+        self._sessions = Sessions(settings, principals)
+        self._descriptors = Descriptors(settings, principals)
+        self._supervisor = Supervisor(settings, principals, self._descriptors, tree, zygote)
+        self._loading = Loading(
+            settings, principals, self._descriptors, self._sessions, self._supervisor
+        )
         self._in_flight = InFlight(settings)
         self._passing = Passing(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
@@ -70,6 +76,7 @@ class Broker:
         self._attach = AttachServer(
             self._directory.attach_path,
             self._settings,
+            self._principals,
             self._descriptors,
             self._sessions,
             self._welcome,
@@ -118,10 +125,18 @@ class Broker:
         async with self._opening:
             if principal not in self._servers:
                 self._directory.make_room(principal)
+                limits = self._principals.policy_for(Owner(principal, "")).limits
+                connections = self._descriptors.grpc_connections
                 server = grpc.aio.server(
-                    options=grpc_options(self._settings, self._descriptors.grpc_connections),
+                    options=grpc_options(self._settings, limits, connections),
                     interceptors=[
-                        Calls(principal, self._settings, self._passing, self._events),
+                        Calls(
+                            principal,
+                            self._settings,
+                            self._principals,
+                            self._passing,
+                            self._events,
+                        ),
                         Decoding(),
                     ],
                     # More than Calls lets through, so that a call over its limit is told so.
@@ -129,7 +144,7 @@ class Broker:
                 )
                 servicer = Servicer(
                     principal,
-                    self._settings,
+                    self._principals,
                     self._sessions,
                     self._supervisor,
                     self._loading,
@@ -146,13 +161,13 @@ class Broker:
         return path, self._servers[principal][1]
 
 
-def grpc_options(settings: Settings, connections: int) -> list[tuple[str, int]]:
+def grpc_options(settings: Settings, limits: Limits, connections: int) -> list[tuple[str, int]]:
     """Return what gRPC itself must bound on one socket, before any code of the broker's runs.
 
     The names are those of grpc/impl/channel_arg_names.h.
     """
     return [
-        ("grpc.max_receive_message_length", _capped(settings.limits.tensor_bytes)),
+        ("grpc.max_receive_message_length", _capped(limits.tensor_bytes)),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         ("grpc.max_allowed_incoming_connections", connections),

@@ -19,6 +19,7 @@ from loader_service.broker.events import CallRefused
 from loader_service.broker.groups import Owner
 from loader_service.broker.memory import of_this_machine, own_bytes, return_free_memory
 from loader_service.broker.outstanding import Outstanding, bounds
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.request_id import new_request_id, request_id
 from loader_service.broker.settings import Settings
@@ -125,9 +126,15 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands before every method of one principal's socket."""
 
     def __init__(
-        self, principal: int, settings: Settings, passing: Passing, events: EventStream
+        self,
+        principal: int,
+        settings: Settings,
+        principals: Principals,
+        passing: Passing,
+        events: EventStream,
     ) -> None:
         self._owner = Owner(principal, "")
+        self._principals = principals
         self._events = events
         self._settings = settings
         self._passing = passing
@@ -169,7 +176,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             method = handler.stream_unary or handler.unary_unary
             reply = await method(request, context)
             size = max(reply.ByteSize() - SMALL_REPLY_BYTES, 0)
-            most = self._settings.limits.bytes_in_flight or 0
+            most = self._principals.policy_for(self._owner).limits.bytes_in_flight or 0
             with self._passing.replies.held(self._owner, size, most):
                 # As long as the caller takes: gRPC drops a reply only with its connection.
                 await context.write(reply)

@@ -7,6 +7,7 @@ import os
 import resource
 from collections import Counter
 
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import over_limit, refuse
 from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
@@ -26,11 +27,11 @@ OPEN = "/proc/self/fd"
 class Descriptors:
     """Counts what is held for each principal; looks how many are open in all."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, principals: Principals) -> None:
         """Share what is free now among the users who may attach."""
+        self._principals = principals
         self._settings = settings
         self._held: Counter[int] = Counter()
-        self._principals = len(settings.users)
         self._own = in_use()
 
     def check_enforceable(self) -> None:
@@ -46,7 +47,7 @@ class Descriptors:
     @property
     def of_principal(self) -> int:
         """The most that is held for one principal, gRPC connections and kept models included."""
-        share = max(self._most() - RESERVE - self._own, 0) // self._principals
+        share = max(self._most() - RESERVE - self._own, 0) // self._principals.shares
         asked = self._settings.principal_descriptors
         return share if asked is None else min(asked, share)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -14,6 +15,9 @@ from loader_service.sandbox import cgroup
 from loader_service.sandbox.policy import tasks_for
 from model_loader_wire.causes import Cause
 from model_loader_wire.limits import Limits
+
+if TYPE_CHECKING:
+    from loader_service.broker.principals import Principals
 
 NEEDED: Mapping[str, cgroup.Controller] = {
     "cpu_percent": "cpu",
@@ -51,47 +55,60 @@ def total_memory(settings: Settings, tree: cgroup.Tree | None) -> int:
     return int((most if above is None else min(most, above)) * PART_OF_HOST)
 
 
-def share_of_principal(settings: Settings, total: int) -> int | None:
+def share_of_principal(principals: Principals, total: int) -> int | None:
     """Return how many bytes a principal's workers may use: the setting, else an equal share.
 
     None for an only user, whom the total holds.
     """
-    if settings.principal_memory_bytes is not None or len(settings.users) == 1:
-        return settings.principal_memory_bytes
-    return total // len(settings.users)
+    asked = principals.settings.principal_memory_bytes
+    if asked is not None or principals.shares == 1:
+        return asked
+    return total // principals.shares
 
 
 class Groups:
     """Makes the groups of a broker's workers."""
 
-    def __init__(self, settings: Settings, tree: cgroup.Tree) -> None:
+    def __init__(self, settings: Settings, principals: Principals, tree: cgroup.Tree) -> None:
         self._settings = settings
+        self._principals = principals
         self._tree = tree
-        total = total_memory(settings, tree)
-        self._most = {"total": total, "principal": share_of_principal(settings, total)}
+        self._total = total_memory(settings, tree)
         self._serial = 0
 
     def make(self, owner: Owner, limits: Limits, tasks: int) -> cgroup.Group:
         """Make a worker's group in its origin's, in its principal's; raises OSError."""
-        most = self._settings.limits
-        principal, origin = path_of(owner, "principal"), path_of(owner)
-        models = self._settings.models_per_process
-        self._limit("", "total", self._settings.total_processes * models)
-        self._limit(principal, "principal", (most.processes or 0) * models)
-        self._limit(origin, "origin", most.models_per_origin or 0)
+        policy = self._principals.policy_for(owner)
+        most, models = policy.limits, policy.models_per_process
+        path = path_of(owner, "principal")
+        share = share_of_principal(self._principals, self._total)
+        self._limit_all()
+        self._limit(path, "principal", most, (most.processes or 0) * models, share)
+        self._limit(path_of(owner), "origin", most, most.models_per_origin or 0, None)
         self._serial += 1
         return self._tree.create(
-            f"{origin}/worker-{self._serial}",
+            f"{path_of(owner)}/worker-{self._serial}",
             cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
         )
 
-    def _limit(self, path: str, level: str, models: int) -> None:
+    def _limit_all(self) -> None:
+        """Limit all workers together, which are of principals with different policies."""
+        settings = self._principals.settings
+        most, memory = settings.total_processes, settings.total_memory_bytes
+        policies = (settings.own_policy(), *settings.policies)
+        if memory is None:
+            each = (item.models_per_process * (item.limits.memory_bytes or 0) for item in policies)
+            memory = min(most * max(each), self._total)
+        tasks = (item.models_per_process * tasks_for(item.limits.threads or 1) for item in policies)
+        self._tree.limit(
+            "", cgroup.GroupLimits(memory, most * max(tasks), settings.total_cpu_percent)
+        )
+
+    def _limit(self, path: str, level: str, each: Limits, models: int, share: int | None) -> None:
         """Limit all workers of a level, which hold at most so many models."""
-        each = self._settings.limits
         memory: int | None = getattr(self._settings, f"{level}_memory_bytes")
         if memory is None:
-            most = self._most.get(level)
-            memory = min(filter(None, (models * (each.memory_bytes or 0), most)))
+            memory = min(filter(None, (models * (each.memory_bytes or 0), share)))
         self._tree.limit(
             path,
             cgroup.GroupLimits(

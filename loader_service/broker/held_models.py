@@ -7,6 +7,7 @@ from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.model_store import ModelStore
 from loader_service.broker.offers import Offers, no_offer
 from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import refuse
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
@@ -20,10 +21,12 @@ class HeldModels:
     def __init__(
         self,
         settings: Settings,
+        principals: Principals,
         sessions: Sessions,
         uploads: Outstanding,
         descriptors: Descriptors,
     ) -> None:
+        self._principals = principals
         self._descriptors = descriptors
         self._settings = settings
         self._sessions = sessions
@@ -41,7 +44,7 @@ class HeldModels:
                     Cause.INVALID_INPUT,
                     f"{size} bytes were announced, {content.size} were offered",
                 )
-            limits = self._settings.limits
+            limits = self._principals.policy_for(session.owner).limits
             check_size(size, limits)
         except BaseException:
             content.close()

@@ -16,6 +16,7 @@ from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
 from loader_service.broker.model_bytes import Collecting, ModelBytes
 from loader_service.broker.outstanding import Bound, LoadRate, Outstanding, bounds
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.reports import read_description, read_summary
@@ -54,14 +55,16 @@ class Loading:
     def __init__(
         self,
         settings: Settings,
+        principals: Principals,
         descriptors: Descriptors,
         sessions: Sessions,
         supervisor: Supervisor,
     ) -> None:
         self._settings = settings
+        self._principals = principals
         self._sessions = sessions
         self._supervisor = supervisor
-        self._hosts = Hosts(supervisor) if settings.isolation == "origin" else None
+        self._hosts = Hosts(supervisor)
         self._guard = CrashGuard(settings)
         self._admission = supervisor.admission()
         self._rate = LoadRate(
@@ -73,7 +76,7 @@ class Loading:
             "too many bytes of uploads at a time",
             *bounds(settings, "upload_bytes"),
         )
-        self.held = HeldModels(settings, sessions, self._uploads, descriptors)
+        self.held = HeldModels(settings, principals, sessions, self._uploads, descriptors)
         sessions.when_closed.append(self._drop_spare)
 
     async def load(self, session: Session, parts: Parts) -> Model:
@@ -105,7 +108,7 @@ class Loading:
 
     def _prepare_next(self, session: Session, load: Load) -> None:
         """Have a process made for the origin's next load, which is likely to be like this one."""
-        if self._hosts is not None or session.closed:
+        if session.closed or self._shares_process(session):
             return
         if not self._sessions.has_room_to_spare(session.principal):
             return
@@ -130,13 +133,14 @@ class Loading:
     @asynccontextmanager
     async def _admitted(self, session: Session, parts: Parts) -> AsyncIterator[Load]:
         """Check a load's header and count it; its deadline and its failure end its worker."""
-        longest = self._settings.limits.load_seconds or 0
+        self._principals.require(session.principal)
+        longest = self._principals.policy_for(session.owner).limits.load_seconds or 0
         try:
             async with asyncio.timeout(longest):
                 header = await read_header(parts)
         except TimeoutError:
             raise Refusal(late(longest, longest)) from None
-        limits = self._limits(header)
+        limits = self._limits(session, header)
         check_header(header, limits)
         with ExitStack() as held:
             content = None
@@ -170,7 +174,7 @@ class Loading:
         header = load.header
         owner = session.owner
         worker: Place
-        if self._hosts is not None and task is Task.LOAD:
+        if task is Task.LOAD and self._shares_process(session):
             worker = await self._hosts.seat(owner, load.limits, header.num_threads, load.size)
         else:
             worker = await self._supervisor.spawn(
@@ -193,6 +197,7 @@ class Loading:
     async def _receive(self, session: Session, load: Load, worker: Place, parts: Parts) -> bytes:
         """Give the worker its model, unless that is known to end it; returns its SHA-256."""
         digest = await self._pass_on(load, worker, parts)
+        self._principals.require_model(session.owner, digest)
         self._guard.check(session.owner, digest)
         self._guard.watch(session.owner, digest, worker)
         await worker.end_model()
@@ -211,9 +216,14 @@ class Loading:
             load.hold(collecting.seal())
         return digest
 
-    def _limits(self, header: pb.LoadHeader) -> Limits:
+    def _shares_process(self, session: Session) -> bool:
+        """Whether the models of the session's origin share a process."""
+        return self._principals.policy_for(session.owner).isolation == "origin"
+
+    def _limits(self, session: Session, header: pb.LoadHeader) -> Limits:
         try:
-            limits = self._settings.limits.lowered_by(limits_from_message(header.limits))
+            most = self._principals.policy_for(session.owner).limits
+            limits = most.lowered_by(limits_from_message(header.limits))
         except LimitRaised as error:
             raise over_limit(
                 error.limit, error.value, error.maximum, "a limit can only be lowered"

@@ -1,4 +1,4 @@
-"""What a principal's origins may do: the policy of the service, seen from one of them.
+"""Who may use the service, and what holds for each: the one place that is asked.
 
 A principal is a uid. An ordinary one may give its programs any origin it likes, and gains nothing
 by that: an origin is a name within it. One that the operator lists as an embedder (a browser, a
@@ -7,19 +7,94 @@ gateway) speaks for others, whose models are from the web.
 
 from __future__ import annotations
 
-from loader_service.broker.groups import Owner
-from loader_service.broker.settings import Settings
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.settings import Policy, Settings
+from model_loader_wire.causes import Cause
+
+if TYPE_CHECKING:
+    from loader_service.broker.groups import Owner
 
 OWN_ORIGINS = ("program:", "module:", "interactive:", "uid:")
 """What the origins of a program itself begin with, as the client derives them; no web origin does.
 Every other one of an embedder is taken for one from the web."""
+REPLACED = (
+    "limits",
+    "operators",
+    "isolation",
+    "allowed_uids",
+    "embedder_uids",
+    "policies",
+    "log_level",
+)
+"""Settings that can change while the service runs; all others hold until it is started again."""
 
 
-def operators_for(settings: Settings, owner: Owner) -> str:
-    """Return the profile of operators for an origin's models: the service's, or a stricter one."""
-    if owner.principal not in settings.embedder_uids or is_own(owner.origin):
-        return settings.operators
-    return "hardened"
+class Principals:
+    """The policies in force. They can be replaced; what runs already stays as it is."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        """All settings in force."""
+        self._known: dict[int, Policy] = {}
+
+    @property
+    def shares(self) -> int:
+        """Into how many parts is cut what the users who may attach share equally."""
+        return self.settings.shares
+
+    def may_attach(self, uid: int) -> bool:
+        """Whether a user may use the service now."""
+        return self.settings.policy_of(uid) is not None
+
+    def require(self, uid: int) -> None:
+        """Raise Refusal for a user who may not use the service, or not any more."""
+        if not self.may_attach(uid):
+            raise not_allowed(uid)
+
+    def policy_for(self, owner: Owner) -> Policy:
+        """Return what holds for an origin's models.
+
+        For a user who may not attach any more it is what held before, for the models that still
+        run; raises Refusal for one who never might.
+        """
+        uid = owner.principal
+        policy = self.settings.policy_of(uid)
+        if policy is None:
+            if uid not in self._known:
+                raise not_allowed(uid)
+            policy = self._known[uid]
+        self._known[uid] = policy
+        if policy.embedder and not is_own(owner.origin):
+            return replace(policy, operators="hardened")
+        return policy
+
+    def require_model(self, owner: Owner, sha256: bytes) -> None:
+        """Raise Refusal for a model that is not on the list of those that may be loaded."""
+        policy = self.policy_for(owner)
+        if policy.allowed_sha256 is not None and sha256 not in policy.allowed_sha256:
+            raise refuse(
+                Cause.NOT_ALLOWED,
+                f"the policy {policy.name!r} allows only the models on its list, and not the one "
+                f"with the SHA-256 {sha256.hex()}",
+            )
+
+    def replace(self, settings: Settings) -> list[str]:
+        """Let other policies hold from now on; returns the settings that wait for a restart."""
+        changes = {name: getattr(settings, name) for name in REPLACED}
+        self.settings = replace(self.settings, **changes)
+        return [
+            field.name
+            for field in fields(Settings)
+            if getattr(self.settings, field.name) != getattr(settings, field.name)
+        ]
+
+
+def not_allowed(uid: int) -> Refusal:
+    """Say that a user may not use the service."""
+    return refuse(Cause.FORBIDDEN, f"uid {uid} may not use this service")
 
 
 def is_own(origin: str) -> bool:

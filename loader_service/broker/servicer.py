@@ -12,6 +12,7 @@ from loader_service.broker.groups import Owner
 from loader_service.broker.loading import Loading
 from loader_service.broker.messages import description_to_message, limits_to_message
 from loader_service.broker.outstanding import InFlight
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import refuse
 from loader_service.broker.relay import Answer, Relay
 from loader_service.broker.rows import (
@@ -20,7 +21,7 @@ from loader_service.broker.rows import (
     state_to_message,
 )
 from loader_service.broker.sessions import Session, Sessions
-from loader_service.broker.settings import PROTOCOL_VERSION, Settings
+from loader_service.broker.settings import PROTOCOL_VERSION
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.upload import FORMATS
 from model_loader_wire.causes import Cause, Failure
@@ -42,7 +43,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
     def __init__(
         self,
         principal: int,
-        settings: Settings,
+        principals: Principals,
         sessions: Sessions,
         supervisor: Supervisor,
         loading: Loading,
@@ -50,7 +51,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         events: EventStream,
     ) -> None:
         self._principal = principal
-        self._settings = settings
+        self._principals = principals
         self._sessions = sessions
         self._supervisor = supervisor
         self._loading = loading
@@ -77,7 +78,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             token=session.token,
             origin=session.origin,
             service_version=VERSION,
-            limits=limits_to_message(self._settings.limits),
+            limits=limits_to_message(self._principals.policy_for(session.owner).limits),
             layers=self._supervisor.layers,
         )
 
@@ -87,6 +88,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
     ) -> None:
         """Keep a session open for as long as the caller listens."""
         check_version(request.protocol_version)
+        self._principals.require(self._principal)
         session = self._sessions.open(self._principal, request.origin)
         try:
             await context.write(pb.SessionEvent(opened=self.opened(session)))

@@ -11,6 +11,7 @@ from time import monotonic
 
 from loader_service.broker.groups import Owner
 from loader_service.broker.model import Model
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.seat import Place
 from loader_service.broker.settings import Settings
@@ -68,8 +69,9 @@ class Session:
 class Sessions:
     """All sessions of a broker, and what they hold together."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, principals: Principals) -> None:
         self._settings = settings
+        self._principals = principals
         self._by_token: dict[bytes, Session] = {}
         self.when_closed: list[Callable[[Session], None]] = []
         """Called with each session that is over, and is not among its principal's any more."""
@@ -104,7 +106,7 @@ class Sessions:
         if session.closed:
             # It is not among those that are counted any more.
             raise refuse(Cause.CLOSED, "the session was closed")
-        limits = lowered or self._settings.limits
+        limits = lowered or self._principals.policy_for(session.owner).limits
         mine = self.of_principal(session.principal)
         own = [item for item in mine if item.origin == session.origin]
         count = 1 + sum(item.loading + _living(item) for item in own)
@@ -127,22 +129,35 @@ class Sessions:
         self, limits: Limits, principal: int, beginning: Session | None = None
     ) -> None:
         """Raise Refusal if there are too many, one for what a session begins included."""
-        counted = _shared_processes if self._settings.isolation == "origin" else _processes
-        for limit, most, sessions in (
-            ("processes", limits.processes or 0, self.of_principal(principal)),
-            ("total_processes", self._settings.total_processes, list(self._by_token.values())),
+        for limit, most, principals in (
+            ("processes", limits.processes or 0, {principal}),
+            ("total_processes", self._settings.total_processes, self._active() | {principal}),
         ):
-            count = counted(sessions, beginning)
+            count = sum(self._processes(each, beginning) for each in principals)
             if count > most:
                 raise over_limit(limit, count, most, "too many models at a time")
 
+    def _active(self) -> set[int]:
+        """Return the principals that have sessions."""
+        return {session.principal for session in self._by_token.values()}
+
+    def _processes(self, principal: int, beginning: Session | None) -> int:
+        """Count a principal's processes, one for what a session of its begins included."""
+        sessions = self.of_principal(principal)
+        if beginning is not None and beginning.principal != principal:
+            beginning = None
+        owner = Owner(principal, "")
+        if self._principals.policy_for(owner).isolation == "origin":
+            return _shared_processes(sessions, beginning)
+        return _processes(sessions, beginning)
+
     def has_room_to_spare(self, principal: int) -> bool:
         """Whether not even half of the processes that may be are there."""
-        own = _processes(self.of_principal(principal), None)
-        all_of_them = _processes(list(self._by_token.values()), None)
-        settings = self._settings
-        most = settings.limits.processes or 0
-        return 2 * own < most and 2 * all_of_them < settings.total_processes
+        most = self._principals.policy_for(Owner(principal, "")).limits.processes or 0
+        everybody = sum(self._processes(each, None) for each in self._active())
+        if 2 * everybody >= self._settings.total_processes:
+            return False
+        return 2 * self._processes(principal, None) < most
 
     async def admit(self, session: Session, limits: Limits, seconds: float) -> None:
         """Reserve, and wait for so long for a model that its owner has just dropped to be gone.

@@ -196,16 +196,6 @@ class Settings(SharedLimits):
         """Into how many parts is cut what the users who may attach share equally."""
         return min(len(self.users), MOST_SHARES)
 
-    @property
-    def models_per_process(self) -> int:
-        """Models that one process may hold at a time, by the service's own policy."""
-        return self.own_policy().models_per_process
-
-    @property
-    def channels_per_host(self) -> int:
-        """Channels with which a worker for several models is born, by that policy."""
-        return self.own_policy().channels_per_host
-
     def policy_of(self, uid: int) -> Policy | None:
         """Return the policy that holds for a user, or None for one who may not attach.
 

@@ -20,7 +20,7 @@ from loader_service.broker.groups import (
     total_memory,
 )
 from loader_service.broker.host import Host
-from loader_service.broker.principals import operators_for
+from loader_service.broker.principals import Principals
 from loader_service.broker.readiness import Readiness
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
@@ -42,12 +42,14 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
+        principals: Principals,
         descriptors: Descriptors,
         tree: cgroup.Tree | None,
         zygote: Zygote,
     ) -> None:
         """Take over the tree and the broker's own zygote, which was started after the tree."""
         self._settings = settings
+        self._principals = principals
         self._descriptors = descriptors
         self._zygotes = Zygotes(settings, zygote)
         self._tree = tree
@@ -55,7 +57,7 @@ class Supervisor:
             settings,
             descriptors,
             self._zygotes,
-            None if tree is None else Groups(settings, tree),
+            None if tree is None else Groups(settings, principals, tree),
             self._was_born,
             self._birth_over,
             self._ended,
@@ -77,7 +79,7 @@ class Supervisor:
         Raises Refusal where the minimum (no_new_privs, seccomp, rlimits) or a limit of the settings
         cannot be had.
         """
-        self.check_enforceable(self._settings.limits)
+        self.check_policies(self._settings)
         self.check_enforceable(self._settings)
         self._descriptors.check_enforceable()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -115,6 +117,11 @@ class Supervisor:
         """Raise Refusal for a limit that this host cannot enforce."""
         check_enforceable(limits, self._tree)
 
+    def check_policies(self, settings: Settings) -> None:
+        """Raise Refusal for a limit of any policy that this host cannot enforce."""
+        for policy in (settings.own_policy(), *settings.policies):
+            self.check_enforceable(policy.limits)
+
     @property
     def total_memory_bytes(self) -> int:
         """How much memory all workers together may use."""
@@ -122,7 +129,7 @@ class Supervisor:
 
     def admission(self) -> Admission:
         """Make what lets models in by the memory that workers use."""
-        return admission(self._settings, self._tree)
+        return admission(self._principals, self._tree)
 
     async def spawn(
         self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int
@@ -133,11 +140,10 @@ class Supervisor:
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""
-        limits = self._settings.limits
-        models = limits.models_per_origin or 1
+        policy = self._principals.policy_for(owner)
+        limits, models = policy.limits, policy.models_per_process
         go = self.order(owner, limits, Task.HOST, limits.threads or 1, 0)
-        channels = self._settings.channels_per_host
-        kind = Kind(owner, limits, go.threads, models, channels, is_host=True)
+        kind = Kind(owner, limits, go.threads, models, policy.channels_per_host, is_host=True)
         host = await self._spawn(kind, replace(go, models=models))
         assert isinstance(host, Host)
         return host
@@ -155,7 +161,7 @@ class Supervisor:
             tensor_bytes=limits.tensor_bytes or 0,
             output_bytes=limits.output_bytes or 0,
             model_size=model_size,
-            operators=operators_for(self._settings, owner),
+            operators=self._principals.policy_for(owner).operators,
         )
 
     async def _spawn(self, kind: Kind, go: Go) -> Worker:

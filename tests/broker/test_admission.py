@@ -14,6 +14,7 @@ import pytest
 
 from loader_service.broker.admission import COPIES, WORKER_BYTES, Admission
 from loader_service.broker.groups import PART_OF_HOST, Owner, total_memory
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings
 from loader_service.sandbox import cgroup
@@ -40,7 +41,7 @@ class Levels:
         self.free = free
         users = frozenset(settings.pop("users", ()))
         made = Settings(directory="", allowed_uids=users, **settings)
-        self._admission = Admission(made, total, self._use, lambda: self.free)
+        self._admission = Admission(Principals(made), total, self._use, lambda: self.free)
 
     def _use(self, path: str) -> int:
         return sum(
@@ -258,7 +259,9 @@ def test_a_lower_memory_limit_is_a_lower_need() -> None:
     """Which is what a caller can do about a refusal."""
 
     async def test(held: AsyncExitStack) -> None:
-        admission = Admission(Settings(directory=""), NEED, lambda _: 1, lambda: 1 << 40)
+        admission = Admission(
+            Principals(Settings(directory="")), NEED, lambda _: 1, lambda: 1 << 40
+        )
         lowered = DEFAULT_LIMITS.lowered_by(Limits(memory_bytes=NEED - 1))
         await held.enter_async_context(admission.held(A, lowered, 0, 0))
         with pytest.raises(Refusal):

@@ -11,6 +11,7 @@ import pytest
 
 from loader_service.broker import descriptors
 from loader_service.broker.descriptors import OF_A_WORKER, RESERVE, Descriptors
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings
 from loader_service.writer import small
@@ -31,7 +32,8 @@ def refused(held: Descriptors, principal: int, count: int) -> tuple[str, float, 
 def test_a_principal_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "in_use", lambda: 68)
     monkeypatch.setattr(descriptors, "allowed", lambda: 500)
-    held = Descriptors(Settings(directory="", allowed_uids=frozenset({os.geteuid() + 1})))
+    settings = Settings(directory="", allowed_uids=frozenset({os.geteuid() + 1}))
+    held = Descriptors(settings, Principals(settings))
     assert held.of_principal == (500 - RESERVE - 68) // 2 == 200
     assert held.grpc_connections == 50
     assert held.kept_models == 25

@@ -21,6 +21,7 @@ import pytest
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.held_models import HeldModels
 from loader_service.broker.outstanding import Outstanding
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.sessions import Sessions
 from loader_service.broker.settings import Settings
@@ -267,9 +268,11 @@ def test_a_load_that_fails_leaves_nothing(session: RawSession, service: Service)
 
 
 def test_a_session_that_is_over_gets_no_offers_that_nobody_would_drop() -> None:
-    settings = Settings(directory="")
-    sessions, descriptors = Sessions(settings), Descriptors(settings)
-    held = HeldModels(settings, sessions, Outstanding("upload_bytes", "too much"), descriptors)
+    settings = Settings(directory="", allowed_uids=frozenset({1}))
+    principals = Principals(settings)
+    sessions, descriptors = Sessions(settings, principals), Descriptors(settings, principals)
+    uploads = Outstanding("upload_bytes", "too much")
+    held = HeldModels(settings, principals, sessions, uploads, descriptors)
 
     async def offer_and_leave() -> None:
         session = sessions.open(1, "a")

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from loader_service.broker.groups import Owner
-from loader_service.broker.principals import operators_for
+from loader_service.broker.principals import Principals
 from loader_service.broker.settings import Settings
 from loader_service.writer import costly, small
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -31,11 +31,16 @@ STANDARD = costly.endless()
 """A model that only the standard operators can run: it has a WHILE."""
 
 
+def operators_for(settings: Settings, owner: Owner) -> str:
+    """Which operators the models of an origin may use."""
+    return Principals(settings).policy_for(owner).operators
+
+
 @pytest.mark.parametrize("origin", OWN + WEB)
 def test_an_ordinary_principal_gains_and_loses_nothing_by_a_name(origin: str) -> None:
-    settings = Settings(directory="", embedder_uids=frozenset({5}))
+    settings = Settings(directory="", embedder_uids=frozenset({5}), allowed_uids=frozenset({6}))
     assert operators_for(settings, Owner(6, origin)) == "standard"
-    hardened = Settings(directory="", operators="hardened")
+    hardened = Settings(directory="", operators="hardened", allowed_uids=frozenset({6}))
     assert operators_for(hardened, Owner(6, origin)) == "hardened"
 
 

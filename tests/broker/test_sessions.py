@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from loader_service.broker.model import Model
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.sessions import LOST_MODELS_KEPT, Session, Sessions
 from loader_service.broker.settings import Settings, complete
@@ -18,7 +20,12 @@ from model_loader_wire.description import ModelDescription
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 
 LIMITS = DEFAULT_LIMITS.lowered_by(Limits(models_per_origin=2, processes=3))
-SETTINGS = Settings(directory="", limits=complete(LIMITS))
+SETTINGS = Settings(directory="", limits=complete(LIMITS), allowed_uids=frozenset({1, 2, 3}))
+
+
+def sessions_of(settings: Settings) -> Sessions:
+    """Sessions of a service with these settings."""
+    return Sessions(settings, Principals(settings))
 
 
 class WorkerWithoutProcess:
@@ -80,7 +87,7 @@ def refused(call: Callable[[], object]) -> Failure:
 
 
 def test_a_token_names_a_session_of_its_principal_only() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     session = sessions.open(1, "a")
     assert sessions.find(1, session.token) is session
     for principal, token in ((2, session.token), (1, b"x" * 32), (1, b"")):
@@ -90,7 +97,7 @@ def test_a_token_names_a_session_of_its_principal_only() -> None:
 
 
 def test_a_model_belongs_to_its_session() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     one, other = sessions.open(1, "a"), sessions.open(1, "a")
     mine = loaded(sessions, one)
     assert one.model(mine.model_id) is mine
@@ -99,7 +106,7 @@ def test_a_model_belongs_to_its_session() -> None:
 
 
 def test_models_per_origin_counts_all_sessions_of_the_origin() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     first, second = sessions.open(1, "a"), sessions.open(1, "a")
     lost = loaded(sessions, first)
     sessions.reserve(second)  # a load under way counts
@@ -117,7 +124,7 @@ def test_models_per_origin_counts_all_sessions_of_the_origin() -> None:
 
 
 def test_processes_counts_all_origins_of_the_principal() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     for origin in "abc":
         sessions.reserve(sessions.open(1, origin))
     failure = refused(lambda: sessions.reserve(sessions.open(1, "d")))
@@ -126,7 +133,7 @@ def test_processes_counts_all_origins_of_the_principal() -> None:
 
 
 def test_a_session_that_is_over_begins_nothing() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     session = sessions.open(1, "a")
     asyncio.run(sessions.close(session))
     # Nothing that it began would be counted.
@@ -135,14 +142,14 @@ def test_a_session_that_is_over_begins_nothing() -> None:
 
 
 def test_the_empty_origin_is_the_principals_default_and_a_long_one_is_refused() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     assert sessions.open(7, "").origin == "uid:7"
     assert sessions.open(7, "a\x1b[2Jb").origin == "a\\x1b[2Jb"
     assert refused(lambda: sessions.open(7, "x" * 1025)).cause is Cause.INVALID_INPUT
 
 
 def test_lost_models_are_told_and_closed_ones_are_not() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     session = sessions.open(1, "a")
     lost, closed = loaded(sessions, session), loaded(sessions, session)
     die(closed, Cause.CLOSED)
@@ -152,7 +159,7 @@ def test_lost_models_are_told_and_closed_ones_are_not() -> None:
 
 
 def test_only_so_many_lost_models_are_remembered() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     session = sessions.open(1, "a")
     lost = []
     for _ in range(LOST_MODELS_KEPT + 10):
@@ -163,7 +170,7 @@ def test_only_so_many_lost_models_are_remembered() -> None:
 
 
 def test_a_full_queue_still_tells_of_the_services_end() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     session = sessions.open(1, "a")
     for _ in range(session.events.maxsize + 1):
         session.tell(model())
@@ -175,7 +182,7 @@ def test_a_full_queue_still_tells_of_the_services_end() -> None:
 
 
 def test_closing_ends_models_and_loads() -> None:
-    sessions = Sessions(SETTINGS)
+    sessions = sessions_of(SETTINGS)
     session = sessions.open(1, "a")
     mine = loaded(sessions, session)
     loading = cast(Worker, WorkerWithoutProcess())
@@ -189,7 +196,7 @@ def test_closing_ends_models_and_loads() -> None:
 
 
 def test_all_principals_together_have_a_number_of_processes() -> None:
-    sessions = Sessions(Settings(directory="", total_processes=3))
+    sessions = sessions_of(replace(SETTINGS, total_processes=3))
     mine, theirs = sessions.open(1, "a"), sessions.open(2, "a")
     for session in (mine, theirs, mine):
         sessions.reserve(session)
