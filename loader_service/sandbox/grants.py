@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Grants:
     @property
     def nothing(self) -> bool:
         """Whether a plain worker will do."""
-        return self == Grants()
+        return self == NOTHING
 
     def __or__(self, other: Grants) -> Grants:
         """What a worker needs that has both devices."""
@@ -66,3 +66,7 @@ class Grants:
             fields["tasks"],
             fields["fresh_process"],
         )
+
+
+NOTHING: Final = Grants()
+"""What plain workers are granted."""

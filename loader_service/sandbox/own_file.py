@@ -20,6 +20,7 @@ class OwnFile:
     def __init__(self, file: RootFile, descriptor: int) -> None:
         """Take over an open descriptor of a file that is empty."""
         self.descriptor: Final = descriptor
+        self.bytes: Final = file.bytes
         self._path = f"/{file.name}"
 
     @contextmanager
