@@ -40,11 +40,13 @@ def restrict_to(layers: frozenset[Layer]) -> None:
     """Enter these layers only; the order in which they are entered stays the real one."""
     enter_namespaces, lock_down = lockdown.enter_namespaces, lockdown.lock_down
 
-    def enter_chosen(wanted: AbstractSet[Layer], uid: int | None) -> Outcome:
-        return enter_namespaces(wanted & layers, uid)
+    def enter_chosen(wanted: AbstractSet[Layer], uid: int | None, *file: Any) -> Outcome:
+        return enter_namespaces(wanted & layers, uid, *file)
 
-    def lock_down_chosen(wanted: AbstractSet[Layer], limits: ResourceLimits) -> Outcome:
-        return lock_down(wanted & layers, limits)
+    def lock_down_chosen(
+        wanted: AbstractSet[Layer], limits: ResourceLimits, **granted: Any
+    ) -> Outcome:
+        return lock_down(wanted & layers, limits, **granted)
 
     setattr(lockdown, "enter_namespaces", enter_chosen)  # noqa: B010
     setattr(lockdown, "lock_down", lock_down_chosen)  # noqa: B010
