@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from loader_service.devices.delegate import delegate_at
 from loader_service.devices.device import (
     AppliedDelegate,
@@ -10,6 +12,7 @@ from loader_service.devices.device import (
     KernelExecutable,
     NativeExecutable,
 )
+from loader_service.devices.following import Following
 from loader_service.devices.kernel_delegate import KernelDelegate
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.partition import Partition
@@ -20,9 +23,8 @@ def apply(
 ) -> AppliedDelegate:
     """Make a delegate for one interpreter, to be given to its ``ModifyGraphWithDelegate``.
 
-    It must be closed after the interpreter is gone, and not before. `name` is what the
-    interpreter's messages call it. The executable can serve another interpreter after that.
-    Raises CompilationFailed.
+    `name` is what the interpreter's messages call it. The executable can serve another interpreter
+    after this one. Raises CompilationFailed.
     """
     del model
     if isinstance(executable, NativeExecutable):
@@ -31,15 +33,21 @@ def apply(
     return KernelDelegate(name, partition, executable)
 
 
-class _Native:
+class _Native(Following):
     """A library's delegate; what stands before it, if anything does, knows how it failed."""
 
     def __init__(self, executable: NativeExecutable, name: str) -> None:
+        super().__init__()
         self._executable = executable
         self.address = executable.create_delegate()
         self._watching = delegate_at(self.address)
         if self._watching is not None:
             self._watching.name = name
+
+    def follow(self, native: Any) -> None:
+        super().follow(native)
+        if self._watching is not None:
+            self._watching.follow(native)
 
     @property
     def failure(self) -> DeviceError | None:
@@ -53,7 +61,5 @@ class _Native:
     def elapsed_ns(self) -> int:
         return 0 if self._watching is None else self._watching.elapsed_ns
 
-    def close(self) -> None:
-        if self.address:
-            self._executable.destroy_delegate(self.address)
-            self.address = 0
+    def end(self) -> None:
+        self._executable.destroy_delegate(self.address)

@@ -25,6 +25,7 @@ from loader_service.devices.partition import Partition
 from loader_service.devices.plan import Plan, Wish
 from loader_service.runtime.failures import ModelFailed
 from loader_service.runtime.kernels import Kernels
+from loader_service.runtime.native import NativeInterpreter
 
 
 class DeviceFailed(ModelFailed):
@@ -54,7 +55,7 @@ class Compiled:
         return self.applied.elapsed_ns / self.applied.runs / 1e9
 
     def let_go(self) -> None:
-        """End the delegate, whose interpreter is gone."""
+        """End the delegate, at the latest with its interpreter."""
         if self.applied is not None:
             self.applied.close()
             self.applied = None
@@ -104,7 +105,7 @@ class CompiledPlan:
             took = monotonic() - began
             self.partitions.append(Compiled(item.device, item.partition, executable, took))
 
-    def renew(self) -> Sequence[int]:
+    def renew(self, native: NativeInterpreter) -> Sequence[int]:
         """Make delegates for a new interpreter; see `Placement`."""
         addresses = []
         for item in self.partitions:
@@ -115,6 +116,7 @@ class CompiledPlan:
                 )
             except DeviceError as error:
                 raise DeviceFailed(f"{item.device.name}: {error}") from None
+            item.applied.follow(native)
             addresses.append(item.applied.address)
         return addresses
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from loader_service.devices import tflite_abi as abi
 from loader_service.devices.device import CompilationFailed, DeviceError, ExecutionFailed
+from loader_service.devices.following import Following
 
 Context = Any
 """A pointer to a `tflite_abi.TfLiteContext`."""
@@ -36,11 +37,12 @@ class Kernel(Protocol):
         """Compute the outputs; raises any exception."""
 
 
-class Delegate:
-    """One TfLiteDelegate, from its registration to `close`; see `AppliedDelegate`."""
+class Delegate(Following):
+    """One TfLiteDelegate, from its registration to its end; see `AppliedDelegate`."""
 
     def __init__(self, name: str) -> None:
         """Be called `name` in the interpreter's messages: a device, and which part it is for."""
+        super().__init__()
         self.name = name
         self.failure: DeviceError | None = None
         """What the last preparation or run raised."""
@@ -55,8 +57,8 @@ class Delegate:
         self.address = address
         _delegates[address] = self
 
-    def close(self) -> None:
-        """Let go of the delegate and its kernels; its interpreter is gone."""
+    def end(self) -> None:
+        """Let go of the delegate and its kernels."""
         _delegates.pop(self.address, None)
         for key in [key for key in _kernels if key[0] == self.address]:
             del _kernels[key]

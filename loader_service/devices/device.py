@@ -232,8 +232,12 @@ class AppliedDelegate(Protocol):
         """What those runs took together, by the clock; 0 where that cannot be seen."""
         ...
 
+    def follow(self, native: Any) -> None:
+        """Live as long as this `NativeInterpreter`, which gets the delegate after this call."""
+        ...
+
     def close(self) -> None:
-        """End it, after its interpreter; the executable lives on."""
+        """End it, or let it end after its interpreter; the executable lives on."""
         ...
 
 

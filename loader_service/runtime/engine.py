@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from loader_service.runtime.kernels import Kernels
-from loader_service.runtime.native import Library
+from loader_service.runtime.native import Library, NativeInterpreter
 from model_loader_wire.data_types import DataType
 from model_loader_wire.description import ModelDescription
 
@@ -112,10 +112,10 @@ class Placement(Protocol):
         """Which of the library's kernels run what no delegate takes."""
         ...
 
-    def renew(self) -> Sequence[int]:
+    def renew(self, native: NativeInterpreter) -> Sequence[int]:
         """Return the addresses of delegates for a new interpreter, in the order to apply them.
 
-        The interpreter that had the ones before is gone. Raises ModelFailed.
+        They live as long as it does. Raises ModelFailed.
         """
         ...
 

@@ -203,7 +203,7 @@ class InterpreterModel:
             self._model,
             threads=self._threads,
             kernels=kernels,
-            delegates=() if self._placement is None else self._placement.renew(),
+            delegates=None if self._placement is None else self._placement.renew,
             watch=self._watch,
         )
         return self._session

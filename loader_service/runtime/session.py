@@ -17,7 +17,7 @@ from loader_service.runtime.failures import (
     failure_from,
 )
 from loader_service.runtime.kernels import Delegated, Kernels, delegated, kernels_in_use
-from loader_service.runtime.native import Library
+from loader_service.runtime.native import Library, NativeInterpreter
 from loader_service.runtime.signatures import Signature, describe, read_signatures
 from loader_service.runtime.steady import SteadySignature, steady_signature
 from loader_service.runtime.tensor_memory import input_view, read_output, set_strings
@@ -41,7 +41,7 @@ class Session:
         threads: int,
         kernels: Kernels,
         watch: AllocationWatch,
-        delegates: Sequence[int] = (),
+        delegates: Callable[[NativeInterpreter], Sequence[int]] | None = None,
     ) -> None:
         """Parse and prepare; `model` must outlive the session (the interpreter reads it there)."""
         self.has_run = False
@@ -56,13 +56,14 @@ class Session:
             Stage.PARSE,
             lambda: library.create(model, threads=threads, resolver=kernels.value),
         )
-        for address in delegates:
+        addresses = () if delegates is None else delegates(self._native)
+        for address in addresses:
             self._guarded(Stage.PREPARE, partial(self._native.ModifyGraphWithDelegate, address))
         self._signatures = self._guarded(Stage.PARSE, lambda: read_signatures(self._native))
         for signature in self._signatures:
             self._prepare_first_shapes(signature)
         self.descriptions = self._guarded(Stage.PREPARE, self._describe)
-        self.kernels = kernels_in_use(self._native, len(delegates))
+        self.kernels = kernels_in_use(self._native, len(addresses))
 
     def delegates_now(self) -> list[Delegated]:
         """Return what delegates have taken over in the primary subgraph."""

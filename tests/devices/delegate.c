@@ -5,7 +5,6 @@
  *   fault     = what it does wrong, see below; none by default
  * It is compiled by the tests. The declarations are the part of the interface that it uses.
  */
-#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -91,8 +90,7 @@ typedef struct {
 typedef struct {
   bool add, mul;
   char fault[32];
-  int prepared; /* how often Prepare was called */
-  int kernels;  /* how many live */
+  int kernels; /* how many live */
 } Settings;
 
 typedef struct { int code, left, right, output; } Step;
@@ -101,8 +99,8 @@ typedef struct {
   Settings *settings;
   int count;
   Step steps[MOST];
-  void *between[MOST]; /* memory of the tensors that nobody else sees */
-  int between_of[MOST];
+  IntArray *shapes[MOST]; /* of each step's output */
+  void *between[MOST];    /* memory of the outputs that nobody else sees */
   int outputs;
   int output_of[MOST];
 } Kernel;
@@ -141,7 +139,7 @@ static void release(Context *context, void *data) {
   (void)context;
   Kernel *kernel = data;
   kernel->settings->kernels--;
-  for (int i = 0; i < MOST; i++) free(kernel->between[i]);
+  for (int i = 0; i < MOST; i++) free(kernel->between[i]), free(kernel->shapes[i]);
   free(kernel);
 }
 
@@ -151,8 +149,21 @@ static bool is_output(const Kernel *kernel, int tensor) {
   return false;
 }
 
-static const IntArray *larger(const Tensor *tensors, const Step *step) {
-  const IntArray *left = tensors[step->left].dims, *right = tensors[step->right].dims;
+static IntArray *copy_of(const IntArray *dims) {
+  size_t bytes = sizeof(IntArray) + sizeof(int) * (size_t)dims->size;
+  return memcpy(malloc(bytes), dims, bytes);
+}
+
+/* Tensors between two steps are not the interpreter's any more: their shapes are ours. */
+static const IntArray *shape_of(Context *context, const Kernel *kernel, int tensor) {
+  for (int i = 0; i < kernel->count; i++)
+    if (kernel->shapes[i] && kernel->steps[i].output == tensor) return kernel->shapes[i];
+  return context->tensors[tensor].dims;
+}
+
+static const IntArray *larger(Context *context, const Kernel *kernel, const Step *step) {
+  const IntArray *left = shape_of(context, kernel, step->left);
+  const IntArray *right = shape_of(context, kernel, step->right);
   return elements(left) >= elements(right) ? left : right;
 }
 
@@ -166,20 +177,24 @@ static int prepare(Context *context, Node *node) {
     for (;;) ;
   for (int i = 0; i < kernel->count; i++) {
     const Step *step = &kernel->steps[i];
-    const IntArray *dims = larger(context->tensors, step);
-    bool wrong = has_fault(kernel->settings, "size") && is_output(kernel, step->output);
-    IntArray *copy = malloc(sizeof(IntArray) + sizeof(int) * (size_t)(dims->size + 1));
-    copy->size = dims->size;
-    memcpy(copy->data, dims->data, sizeof(int) * (size_t)dims->size);
-    if (wrong && copy->size) copy->data[copy->size - 1] += 1;
-    if (is_output(kernel, step->output)) {
-      if (context->ResizeTensor(context, &context->tensors[step->output], copy) != OK) return ERROR;
+    size_t lefts = elements(shape_of(context, kernel, step->left));
+    size_t rights = elements(shape_of(context, kernel, step->right));
+    if (lefts != rights && lefts != 1 && rights != 1) {
+      context->ReportError(context, "the little delegate does not broadcast. ");
+      return ERROR;
+    }
+    IntArray *shape = copy_of(larger(context, kernel, step));
+    bool visible = is_output(kernel, step->output);
+    free(kernel->shapes[i]);
+    kernel->shapes[i] = shape;
+    if (has_fault(kernel->settings, "size") && visible && shape->size)
+      shape->data[shape->size - 1] += 1;
+    if (visible) {
+      Tensor *tensor = &context->tensors[step->output];
+      if (context->ResizeTensor(context, tensor, copy_of(shape)) != OK) return ERROR;
     } else {
-      size_t bytes = elements(copy) * sizeof(float);
       free(kernel->between[i]);
-      kernel->between[i] = malloc(bytes ? bytes : 1);
-      kernel->between_of[i] = step->output;
-      free(copy);
+      kernel->between[i] = malloc(elements(shape) * sizeof(float) + 1);
     }
   }
   return OK;
@@ -187,7 +202,7 @@ static int prepare(Context *context, Node *node) {
 
 static float *memory_of(Context *context, Kernel *kernel, int tensor) {
   for (int i = 0; i < kernel->count; i++)
-    if (kernel->between[i] && kernel->between_of[i] == tensor) return kernel->between[i];
+    if (kernel->between[i] && kernel->steps[i].output == tensor) return kernel->between[i];
   return context->tensors[tensor].data;
 }
 
@@ -216,9 +231,9 @@ static int invoke(Context *context, Node *node) {
     const float *left = memory_of(context, kernel, step->left);
     const float *right = memory_of(context, kernel, step->right);
     float *output = memory_of(context, kernel, step->output);
-    size_t lefts = elements(context->tensors[step->left].dims);
-    size_t rights = elements(context->tensors[step->right].dims);
-    size_t count = elements(larger(context->tensors, step));
+    size_t lefts = elements(shape_of(context, kernel, step->left));
+    size_t rights = elements(shape_of(context, kernel, step->right));
+    size_t count = elements(kernel->shapes[i]);
     for (size_t k = 0; k < count; k++) {
       float a = left[lefts == 1 ? 0 : k], b = right[rights == 1 ? 0 : k];
       output[k] = step->code == ADD ? a + b : a * b;
@@ -227,7 +242,8 @@ static int invoke(Context *context, Node *node) {
   return OK;
 }
 
-/* The elements of both sides are as many, or one side is a single number; nothing comes after. */
+/* Both sides have as many dimensions, or one is a single number; no activation comes after. Sizes are
+ * looked at by the kernel: here they may be those of a run before a resize. */
 static bool takes(const Settings *settings, const Context *context, const Node *node, int code) {
   if (!(code == ADD && settings->add) && !(code == MUL && settings->mul)) return false;
   if (node->inputs->size != 2 || *(const int *)node->builtin_data != 0) return false;
@@ -235,12 +251,11 @@ static bool takes(const Settings *settings, const Context *context, const Node *
   const Tensor *right = &context->tensors[node->inputs->data[1]];
   if (left->type != FLOAT32 || right->type != FLOAT32) return false;
   size_t lefts = elements(left->dims), rights = elements(right->dims);
-  return lefts == rights || lefts == 1 || rights == 1;
+  return left->dims->size == right->dims->size || lefts == 1 || rights == 1;
 }
 
 static int prepare_delegate(Context *context, Delegate *delegate) {
   Settings *settings = delegate->data;
-  int before = settings->prepared++;
   if (has_fault(settings, "prepare")) {
     context->ReportError(context, "the little delegate refuses. ");
     return ERROR;
@@ -257,7 +272,6 @@ static int prepare_delegate(Context *context, Delegate *delegate) {
       chosen->data[chosen->size++] = plan->data[i];
   }
   if (has_fault(settings, "stranger")) chosen->data[chosen->size++] = 12345;
-  (void)before;
   Registration registration = {init, release, prepare, invoke, NULL, DELEGATE, "LittleDelegate", 1,
                                NULL, NULL, 0};
   int status = context->ReplaceNodeSubsets(context, registration, chosen, delegate);
