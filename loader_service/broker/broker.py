@@ -21,6 +21,7 @@ from loader_service.broker.health import Health
 from loader_service.broker.loading import Loading
 from loader_service.broker.outstanding import InFlight
 from loader_service.broker.principals import Principals
+from loader_service.broker.reloading import Reloading
 from loader_service.broker.servicer import Servicer
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
@@ -61,6 +62,7 @@ class Broker:
         self._loading = Loading(
             settings, principals, self._descriptors, self._sessions, self._supervisor
         )
+        self.reloading = Reloading(principals, self._supervisor)
         self._in_flight = InFlight(settings)
         self._passing = Passing(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}

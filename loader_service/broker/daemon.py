@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model-loaderd: {error}; choose another --directory", file=sys.stderr)
         return EXIT_TAKEN
     try:
-        run(settings, directory)
+        run(settings, directory, read=lambda: _configured(given).settings)
     except Refusal as refusal:
         words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
         hint = "" if DOCTOR in str(refusal) else f"; see {DOCTOR}"

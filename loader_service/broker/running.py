@@ -17,10 +17,12 @@ def run(
     settings: Settings,
     directory: Directory,
     ready: Callable[[asyncio.Event], None] = lambda over: None,
+    read: Callable[[], Settings] | None = None,
 ) -> None:
     """Run a broker until SIGINT or SIGTERM; the directory goes with it.
 
-    `ready` is called once clients can attach, with an event that also ends the broker. Raises
+    `ready` is called once clients can attach, with an event that also ends the broker. `read` reads
+    the configuration again, at each SIGHUP. Raises
     Refusal or OSError, when all has ended, if the broker could not start.
     """
     process.set_child_subreaper()
@@ -39,6 +41,8 @@ def run(
             loop.add_signal_handler(number, over.set)
         try:
             await broker.start()
+            if read is not None:
+                loop.add_signal_handler(signal.SIGHUP, broker.reloading.begin, read)
             ready(over)
             await over.wait()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -21,10 +23,17 @@ from loader_service.broker import daemon, daemon_flags
 from loader_service.broker.settings import Settings
 from loader_service.writer import small
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
+from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
 from tests.shared_models import REPOSITORY
 from tests.support.processes import children, describe, wait_until_empty
-from tests.support.raw_client import HANG_SECONDS, AttachConnection, RawSession, exchange_over
+from tests.support.raw_client import (
+    HANG_SECONDS,
+    AttachConnection,
+    RawSession,
+    detail_of,
+    exchange_over,
+)
 
 COMMAND = [sys.executable, "-m", "loader_service.broker.daemon"]
 
@@ -134,6 +143,70 @@ def test_check_config_tells_what_holds_or_every_mistake(tmp_path: Path) -> None:
         "setting": "limits.threads",
         "reason": "must be above zero, not 0",
     }
+
+
+def reload(process: subprocess.Popen[str], said: str) -> str:
+    """Have the daemon read its configuration again; returns its log up to the line that says so."""
+    process.send_signal(signal.SIGHUP)
+    lines = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if said in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def test_sighup_changes_what_comes_and_nothing_that_runs(
+    short_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[limits]\nmodels_per_origin = 1\n", encoding="utf-8")
+    path = short_folder / "service"
+    with running(path, "--config", str(file)) as process, RawSession(path) as session:
+        reply = session.load(small.add())
+        with session.channel(reply.model_id) as channel:
+            for text, mistake in (
+                ("[limits]\nmodels_per_origin = 0\n", "2: limits.models_per_origin: must be above"),
+                ("[limit]\n", "1: limit: there is no such setting"),
+            ):
+                file.write_text(text, encoding="utf-8")
+                assert "the configuration was not changed: " in reload(process, f"{file}:{mistake}")
+                with pytest.raises(grpc.RpcError) as caught:
+                    session.load(small.add())
+                assert detail_of(caught.value).limit == "models_per_origin"
+            digest = hashlib.sha256(small.add(2)).hexdigest()
+            file.write_text(
+                f"""
+                [service]
+                operators = "hardened"
+                claim_seconds = 7
+                [shared_limits]
+                total_processes = 99
+                [[policy]]
+                name = "mine"
+                users = [{os.geteuid()}]
+                allowed_sha256 = ["{digest}"]
+                [policy.limits]
+                models_per_origin = 2
+                """,
+                encoding="utf-8",
+            )
+            waiting = reload(process, "only at the service's next start: claim_seconds, total")
+            assert "holds for the next loads" in waiting
+            # What was loaded before is on no list, and answers.
+            (output,) = exchange_over(channel, [ONE]).tensors
+            assert np.frombuffer(output, np.float32) == 2
+            session.load(small.add(2))
+            session.call("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
+            with pytest.raises(grpc.RpcError) as caught:
+                session.load(small.add())
+            detail = detail_of(caught.value)
+            assert detail.cause == "not-allowed"
+            assert "'mine'" in detail.message
+            assert hashlib.sha256(small.add()).hexdigest() in detail.message
+            with RawSession(path) as other:
+                assert other.welcome.session.limits.models_per_origin == 2
 
 
 def test_a_limit_that_cannot_be_held_is_status_4(
