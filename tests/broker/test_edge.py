@@ -19,6 +19,7 @@ from loader_service.writer import small
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE, Bystander
+from tests.support.processes import wait_until_empty
 from tests.support.raw_client import (
     HANG_SECONDS,
     RawSession,
@@ -348,8 +349,11 @@ def test_many_calls_at_a_time_are_limited() -> None:
             )
             for _ in range(8)
         ]
-        refused_calls = [call for call in waiting if _code(call) is not None]
-        assert {_code(call) for call in refused_calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert not wait_until_empty(
+            lambda: [0] * (4 - sum(call.done() for call in waiting)), HANG_SECONDS
+        )
+        refused_calls = [call for call in waiting if call.done()]
+        assert {call.code() for call in refused_calls} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert len(refused_calls) == 4
         for call in refused_calls:
             detail = detail_of(call.exception())
@@ -357,18 +361,6 @@ def test_many_calls_at_a_time_are_limited() -> None:
             assert (detail.value, detail.maximum) == (5, 4)
         for call in waiting:
             call.cancel()
-
-
-def _code(call: Any) -> grpc.StatusCode | None:
-    """The status of a call that ends within a moment, else None."""
-    try:
-        call.result(timeout=0.3)
-    except grpc.FutureTimeoutError:
-        return None
-    except grpc.RpcError as error:
-        found: Any = error
-        return cast(grpc.StatusCode, found.code())
-    raise AssertionError("it did not wait")
 
 
 def test_the_list_says_what_each_model_is(session: RawSession, bystander: Bystander) -> None:

@@ -318,11 +318,11 @@ def test_inspecting(session: RawSession, service: Service, bystander: Bystander)
 
 
 def test_a_model_that_nobody_claims_is_closed() -> None:
-    with Service(claim_seconds=0.2) as service, RawSession(service.directory) as session:
+    with Service(claim_seconds=1) as service, RawSession(service.directory) as session:
         unclaimed = session.load(MODEL)
         claimed = session.load(MODEL)
-        relayed = session.load(MODEL, relayed=True)
         channel = session.channel(claimed.model_id)
+        relayed = session.load(MODEL, relayed=True)
         request = pb.GetModelRequest(model_id=unclaimed.model_id, wait_seconds=HANG_SECONDS)
         state = session.call("GetModel", request)
         assert (state.lost, state.detail.cause) == (True, "cancelled")
