@@ -163,6 +163,21 @@ class Several:
         return self.read([part.strip() for part in text.split(",")] if text.strip() else [])
 
 
+@dataclass(frozen=True)
+class Ordered:
+    """A list of names, of which each counts once; gives a tuple."""
+
+    def read(self, value: object) -> object:
+        """Take a list of texts, in their order."""
+        if not isinstance(value, list | tuple) or not all(map(_is_name, value)):
+            raise ValueError(f"must be a list of names, not {said(value)}")
+        return tuple(dict.fromkeys(value))
+
+    def read_text(self, text: str) -> object:
+        """Take names with commas between them; the empty text is the empty list."""
+        return self.read([part.strip() for part in text.split(",")] if text.strip() else [])
+
+
 def digest_of(value: object) -> bytes:
     """Take a SHA-256 in hexadecimal digits; raises ValueError."""
     if not isinstance(value, str) or re.fullmatch("[0-9a-fA-F]{64}", value) is None:
@@ -184,6 +199,10 @@ def said(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     return repr(value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _number(text: object, kind: type[int] | type[float]) -> object:

@@ -15,6 +15,7 @@ from loader_service.broker.settings import (
     LOG_LEVELS,
     OPERATOR_PROFILES,
     RUNTIMES,
+    Policy,
     Settings,
 )
 from loader_service.configuration.kinds import (
@@ -25,6 +26,7 @@ from loader_service.configuration.kinds import (
     Flag,
     Kind,
     Number,
+    Ordered,
     Size,
     Text,
     Whole,
@@ -46,6 +48,8 @@ WRITTEN_AS = {"allowed_uids": "users", "embedder_uids": "embedders"}
 """Settings whose names tell what becomes of what is written."""
 NESTED = frozenset({"limits", "policies"})
 """Fields of the settings that have tables of their own."""
+OF_POLICIES = frozenset({"uids", "gids", "members", "limits"})
+"""Fields of a policy that are written otherwise."""
 
 PLAIN: Mapping[object, Kind] = {
     int: Whole(),
@@ -55,6 +59,8 @@ PLAIN: Mapping[object, Kind] = {
     bool: Flag(),
     str: Text(),
     frozenset[int]: USERS,
+    frozenset[bytes] | None: DIGESTS,
+    tuple[str, ...]: Ordered(),
 }
 
 
@@ -101,12 +107,11 @@ TABLES: Mapping[str, Mapping[str, Kind]] = {
 """Every table but those of policies."""
 
 POLICY_KINDS: Mapping[str, Kind] = {
-    "name": Text(),
     "users": USERS,
     "groups": GROUPS,
-    "operators": Choice(OPERATOR_PROFILES),
-    "isolation": Choice(ISOLATIONS),
-    "embedder": Flag(),
-    "allowed_sha256": DIGESTS,
+    **kinds_of(
+        Policy,
+        {field.name: field.name for field in fields(Policy) if field.name not in OF_POLICIES},
+    ),
 }
 """What stands in a table ``policy``, beside its table ``limits``."""

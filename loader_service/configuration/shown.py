@@ -77,6 +77,8 @@ def _policy(policy: Policy) -> dict[str, Any]:
 
 def _plain(value: object) -> Any:
     """Return a value as JSON and TOML have it; sets become lists."""
-    if isinstance(value, frozenset | tuple):
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, frozenset):
         return sorted(item.hex() if isinstance(item, bytes) else item for item in value)
     return value

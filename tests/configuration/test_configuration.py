@@ -15,6 +15,7 @@ import pytest
 from loader_service.broker.settings import Policy, Settings
 from loader_service.configuration import accounts, default_policy
 from loader_service.configuration.configuration import Configuration, configure
+from loader_service.configuration.kinds import Ordered
 from loader_service.configuration.mistakes import ConfigurationError, Keys
 from loader_service.configuration.schema import (
     LIMIT_KINDS,
@@ -307,6 +308,20 @@ def test_every_field_can_be_configured() -> None:
     assert set(LIMIT_KINDS) == {field.name for field in fields(Limits)}
     of_policy = {field.name for field in fields(Policy)} - {"limits", "members", "uids", "gids"}
     assert set(POLICY_KINDS) == of_policy | {"users", "groups"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "found"),
+    [(["b", "a", "b"], "b, a,b", ("b", "a")), ([], "", ()), (["ü"], "ü", ("ü",))],
+)
+def test_names_keep_their_order(value: object, text: str, found: tuple[str, ...]) -> None:
+    assert Ordered().read(value) == Ordered().read_text(text) == found
+
+
+@pytest.mark.parametrize("value", ["a", [1], [""], ["a\n"], {"a": 1}])
+def test_what_is_no_list_of_names_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="must be a list of names"):
+        Ordered().read(value)
 
 
 def test_the_example_has_every_setting_with_its_default(
