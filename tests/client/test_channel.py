@@ -96,7 +96,7 @@ def test_deadline_is_kept_by_the_kernel() -> None:
     started = time.monotonic()
     with pytest.raises(DeadlinePassed):
         channel.run(exchange, started + 0.15)
-    assert 0.1 < time.monotonic() - started < 3
+    assert 0.1 < time.monotonic() - started < 20
     with pytest.raises(DeadlinePassed):
         channel.run(exchange, started)
 
@@ -122,10 +122,10 @@ def test_interrupted_change_of_the_deadline_does_not_shorten_the_next() -> None:
     ours, theirs = socket.socketpair()
     channel = BlockingChannel(InterruptedSocket(fileno=ours.detach()))
     with pytest.raises(Interrupted):
-        channel.run(Exchange(Kind.RESET, 1), time.monotonic() + 0.05)
+        channel.run(Exchange(Kind.RESET, 1), time.monotonic() + 0.3)
     exchange = Exchange(Kind.RESET, 2)
     done = pack_header(Kind.DONE, 2)
-    threading.Timer(0.3, theirs.sendall, (done,)).start()
+    threading.Timer(0.6, theirs.sendall, (done,)).start()
     channel.run(exchange, None)
     assert exchange.done
 

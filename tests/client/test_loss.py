@@ -216,7 +216,7 @@ def test_timeout_ends_the_model(service: FakeService, road: ml.Connection) -> No
     started = time.monotonic()
     with pytest.raises(ml.TimeoutError, match="deadline passed") as caught:
         model.compute(X, timeout=0.2)
-    assert 0.15 < time.monotonic() - started < 5
+    assert 0.15 < time.monotonic() - started < 20
     assert isinstance(caught.value, builtins.TimeoutError)
     assert [request.deadline_passed for request in close_requests(service)] == [True]
     assert model.lost is not None
@@ -236,21 +236,21 @@ def test_usual_timeout_is_the_limit(service: FakeService) -> None:
 
 
 def test_timeout_of_a_worker_that_does_not_read(load: Load) -> None:
+    asked = threading.Event()
+
     def sleep(channel: socket.socket, frame: workers.Frame) -> None:
+        asked.set()
         time.sleep(20)
 
     model = load(echoing(tensor("x", DataType.UINT8, (None,))), sleep)
-    usable = threading.Event()
 
     def hold() -> None:
-        usable.set()
         with pytest.raises(ml.InvalidStateError, match="closed during the call"):
             model.compute(np.zeros(1, np.uint8))
 
     thread = threading.Thread(target=hold)
     thread.start()
-    usable.wait()
-    time.sleep(0.1)
+    assert asked.wait(20)
     with pytest.raises(ml.TimeoutError, match=r"another call.*still usable"):
         model.compute(np.zeros(1, np.uint8), timeout=0.1)
     assert model.lost is None
