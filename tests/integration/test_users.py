@@ -1,0 +1,157 @@
+"""Two ordinary users and root share one daemon, and each has what the operator gave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loader_service.writer import small
+from tests.shared_models import REPOSITORY
+from tests.support.daemon import Daemon
+from tests.support.raw_client import HANG_SECONDS
+
+pytestmark = [
+    pytest.mark.isolation,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
+]
+
+FIRST, SECOND, STRANGER = 54301, 54302, 54303
+CONFIGURATION = f"""
+[limits]
+models_per_origin = 4
+[[policy]]
+name = "first"
+users = [{FIRST}]
+[policy.limits]
+processes = 2
+memory_bytes = "256 MiB"
+[[policy]]
+name = "second"
+users = [{SECOND}]
+isolation = "origin"
+allowed_sha256 = ["{hashlib.sha256(small.add(1)).hexdigest()}"]
+limits.models_per_origin = 3
+"""
+
+
+class Tenant:
+    """A user's program, spoken to line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.said = self._answer()
+
+    def do(self, line: str) -> Any:
+        """Have it do something; returns what it says of that."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def tenant(daemon: Daemon, uid: int) -> Iterator[Tenant]:
+    """Run a user's program."""
+    with subprocess.Popen(
+        [*(sys.executable, "-m", "tests.integration.tenant"), str(daemon.directory), str(uid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    ) as process:
+        yield Tenant(process)
+        process.communicate(timeout=HANG_SECONDS)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The daemon's configuration."""
+    file = tmp_path / "config.toml"
+    file.write_text(CONFIGURATION, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def daemon(file: Path) -> Iterator[Daemon]:
+    """Root's daemon."""
+    with closing(Daemon(config=file)) as daemon:
+        yield daemon
+
+
+def wait_for_log(daemon: Daemon, said: str) -> None:
+    """Wait until the daemon has written that."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while said not in daemon.log():
+        assert time.monotonic() < deadline, daemon.log()
+        time.sleep(0.02)
+
+
+def test_each_user_has_their_own_quotas_and_sees_their_own_models(
+    daemon: Daemon, file: Path
+) -> None:
+    with (
+        tenant(daemon, FIRST) as first,
+        tenant(daemon, SECOND) as second,
+        tenant(daemon, 0) as root,
+        tenant(daemon, STRANGER) as stranger,
+    ):
+        assert stranger.said["error"] == "SecurityError"
+        assert f"uid {STRANGER} may not use this service" in stranger.said["message"]
+        given = [
+            (who.said["processes"], who.said["models_per_origin"], who.said["memory_bytes"])
+            for who in (first, second, root)
+        ]
+        assert given == [(2, 4, 256 << 20), (128, 3, 1 << 30), (128, 4, 1 << 30)]
+        # Who has used up a quota takes nothing from another, though their origins have one name.
+        firsts = [first.do("load 1"), first.do("load 2")]
+        refused = first.do("load 3")
+        assert (refused["error"], refused["limit"]) == ("QuotaExceededError", "processes")
+        seconds = [second.do("load 1") for _ in range(3)]
+        assert len(set(seconds)) == 1
+        refused = second.do("load 1")
+        assert (refused["error"], refused["limit"]) == ("QuotaExceededError", "models_per_origin")
+        roots = [root.do(f"load {number}") for number in range(4)]
+        refused = root.do("load 1")
+        assert (refused["error"], refused["limit"]) == ("QuotaExceededError", "models_per_origin")
+        for who, own in ((first, firsts), (second, seconds), (root, roots)):
+            assert sorted(who.do("models")) == sorted(own)
+        assert len({*firsts, *seconds, *roots}) == 7
+        # A user whose policy is taken away keeps what runs, and gets nothing new.
+        second_alone = CONFIGURATION.replace(f"users = [{FIRST}]", f"users = [{STRANGER}]")
+        file.write_text(second_alone, encoding="utf-8")
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for_log(daemon, "the configuration was read again")
+        assert first.do("compute") == [2]
+        assert first.do("load 1")["error"] == "SecurityError"
+        assert [second.do("compute"), root.do("compute")] == [[2], [1]]
+    with tenant(daemon, FIRST) as first, tenant(daemon, STRANGER) as stranger:
+        assert f"uid {FIRST} may not use this service" in first.said["message"]
+        assert stranger.said["processes"] == 2
+
+
+def test_only_models_on_the_list_load(daemon: Daemon) -> None:
+    with tenant(daemon, SECOND) as second:
+        refused = second.do("load 7")
+        digest = hashlib.sha256(small.add(7)).hexdigest()
+        assert refused["error"] == "SecurityError"
+        assert refused["message"].startswith("the policy 'second' allows only the models on its")
+        assert digest in refused["message"]
+        second.do("load 1")
+        assert second.do("compute") == [2]
+        assert len(second.do("models")) == 1
