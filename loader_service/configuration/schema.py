@@ -48,7 +48,7 @@ WRITTEN_AS = {"allowed_uids": "users", "embedder_uids": "embedders"}
 """Settings whose names tell what becomes of what is written."""
 NESTED = frozenset({"limits", "policies"})
 """Fields of the settings that have tables of their own."""
-OF_POLICIES = frozenset({"uids", "gids", "members", "limits"})
+OF_POLICIES = frozenset({"name", "uids", "gids", "members", "limits"})
 """Fields of a policy that are written otherwise."""
 
 PLAIN: Mapping[object, Kind] = {
@@ -107,6 +107,7 @@ TABLES: Mapping[str, Mapping[str, Kind]] = {
 """Every table but those of policies."""
 
 POLICY_KINDS: Mapping[str, Kind] = {
+    "name": Text(),
     "users": USERS,
     "groups": GROUPS,
     **kinds_of(
