@@ -6,11 +6,10 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from loader_service.broker.beginning import Beginning, begin
 from loader_service.broker.directory import Directory
 from loader_service.broker.settings import Settings
 from loader_service.broker.zygote import Zygote
-from loader_service.sandbox import cgroup, process
-from loader_service.sandbox.descriptors import allow_many
 
 
 def run(
@@ -18,23 +17,20 @@ def run(
     directory: Directory,
     ready: Callable[[asyncio.Event], None] = lambda over: None,
     read: Callable[[], Settings] | None = None,
+    begun: Beginning | None = None,
 ) -> None:
     """Run a broker until SIGINT or SIGTERM; the directory goes with it.
 
     `ready` is called once clients can attach, with an event that also ends the broker. `read` reads
-    the configuration again, at each SIGHUP. Raises
-    Refusal or OSError, when all has ended, if the broker could not start.
+    the configuration again, at each SIGHUP. `begun` is for who began already. Raises Refusal or
+    OSError, when all has ended, if the broker could not start.
     """
-    process.set_child_subreaper()
-    allow_many()
-    # First the cgroup: finding it may move this process, and its children belong where it is.
-    tree = cgroup.discover()
+    tree, started = begun or begin(settings.runtime)
     # The runtime warms up while this process imports gRPC.
-    zygote = Zygote(settings.runtime)
     from loader_service.broker.broker import Broker
 
     async def live() -> None:
-        broker = Broker(settings, directory, tree, zygote)
+        broker = Broker(settings, directory, tree, Zygote(started))
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

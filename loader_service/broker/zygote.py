@@ -1,35 +1,19 @@
-"""The broker's end of a zygote: starting it, and asking it for workers."""
+"""The broker's end of a zygote: waiting until it is warm, and asking it for workers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loader_service.broker.refusal import refuse
+from loader_service.broker.zygote_process import ZygoteProcess
 from loader_service.worker.orders import Spawn
 from model_loader_wire.causes import Cause, printable
 
 REPLY_LENGTH = 65536
-BOOTSTRAP = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from loader_service.worker.zygote import main
-sys.exit(main(sys.argv[2:]))
-"""
-ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "LC_ALL": "C.UTF-8",
-    # Models and their packed weights in huge pages: a fifteenth of the page faults of a load.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-"""All that a zygote, and so a worker, has of an environment."""
 
 
 class ZygoteGone(Exception):
@@ -45,31 +29,11 @@ class Warm:
 
 
 class Zygote:
-    """One zygote process. Made by the broker's main thread, whose end is the zygote's end."""
+    """One zygote process, from when it was started to its end."""
 
-    def __init__(self, runtime: str) -> None:
-        """Start the process; `warmed` waits until it is ready."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        library_path = os.environ.get("LD_LIBRARY_PATH")
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-c",
-                    BOOTSTRAP,
-                    json.dumps([path for path in sys.path if path]),
-                    str(theirs.fileno()),
-                    runtime,
-                    str(os.getpid()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # The interpreter itself may need it to find its library.
-                env=ENVIRONMENT | ({"LD_LIBRARY_PATH": library_path} if library_path else {}),
-                cwd="/",
-            )
+    def __init__(self, started: ZygoteProcess) -> None:
+        """Take over the process; `warmed` waits until it is ready."""
+        self._process, ours = started
         ours.setblocking(False)
         self._socket = ours
         self._turn = asyncio.Lock()

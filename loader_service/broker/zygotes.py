@@ -7,6 +7,7 @@ import os
 
 from loader_service.broker.settings import Settings
 from loader_service.broker.zygote import Zygote
+from loader_service.broker.zygote_process import start_zygote
 
 
 class Zygotes:
@@ -28,7 +29,7 @@ class Zygotes:
         if zygote is not None and zygote.forks >= self._settings.forks_per_zygote:
             await self.discard(principal, zygote)
         if principal not in self._of:
-            self._of[principal] = Zygote(self._settings.runtime)
+            self._of[principal] = Zygote(start_zygote(self._settings.runtime))
         return self._of[principal]
 
     async def discard(self, principal: int, zygote: Zygote) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from loader_service.broker import attach, loading, relay, worker, zygote
+from loader_service.broker import attach, loading, relay, worker, zygote, zygote_process
 from model_loader_wire.v1 import attach_pb2
 from tests.faults.stops import Stops
 from tests.support import broker_variant
@@ -25,13 +25,13 @@ def main(arguments: list[str]) -> int:
     changed = json.loads(settings)
     file = changed.pop("stage_file")
     stop_in_broker(Stops(Path(file)))
-    bootstrap = zygote.BOOTSTRAP.replace(
+    bootstrap = zygote_process.BOOTSTRAP.replace(
         "from loader_service.worker.zygote import main",
         "from tests.faults.staged_broker import zygote_of\n"
         f"main = lambda arguments: zygote_of({file!r}, arguments)",
     )
-    assert bootstrap != zygote.BOOTSTRAP
-    setattr(zygote, "BOOTSTRAP", bootstrap)  # noqa: B010
+    assert bootstrap != zygote_process.BOOTSTRAP
+    setattr(zygote_process, "BOOTSTRAP", bootstrap)  # noqa: B010
     return broker_variant.main([life, options, json.dumps(changed)])
 
 

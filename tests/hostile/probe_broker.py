@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
-from loader_service.broker import zygote
+from loader_service.broker import zygote_process
 from tests.hostile.attacks.memory import secret_of
 from tests.support import broker_variant
 
@@ -23,11 +23,11 @@ def main(arguments: list[str]) -> int:
     life, options, settings = arguments
     changed = json.loads(settings)
     _held.append(secret_of(changed.pop("secret")))
-    bootstrap = zygote.BOOTSTRAP.replace(
+    bootstrap = zygote_process.BOOTSTRAP.replace(
         "loader_service.worker.zygote", "tests.hostile.probe_zygote"
     )
-    assert bootstrap != zygote.BOOTSTRAP
-    setattr(zygote, "BOOTSTRAP", bootstrap)  # noqa: B010
+    assert bootstrap != zygote_process.BOOTSTRAP
+    setattr(zygote_process, "BOOTSTRAP", bootstrap)  # noqa: B010
     return broker_variant.main([life, options, json.dumps(changed)])
 
 

@@ -12,7 +12,7 @@ import json
 import sys
 from functools import partial
 
-from loader_service.broker import embedded
+from loader_service.broker import embedded, embedded_life
 from loader_service.broker.settings import Settings
 from loader_service.sandbox import cgroup
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     for name in ("allowed_uids", "embedder_uids"):
         if name in changed:
             changed[name] = frozenset(changed[name])
-    setattr(embedded, "Settings", partial(Settings, **changed))  # noqa: B010
+    setattr(embedded_life, "Settings", partial(Settings, **changed))  # noqa: B010
     return embedded.main([life, options])
 
 
