@@ -103,7 +103,7 @@ def test_an_origin_at_its_memory_limit_leaves_another_origin_alone() -> None:
 @pytest.mark.isolation
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_processors_of_a_level_are_throttled(level: str) -> None:
-    settings: dict[str, Any] = {f"{level}_cpu_percent": 20}
+    settings: dict[str, Any] = {f"{level}_cpu_percent": 10}
     needs_cgroup("cpu")
     with (
         Service({"compute_seconds": 1}, **settings) as service,

@@ -212,6 +212,7 @@ def test_a_death_between_two_calls_is_told_without_being_asked(service: ProbeSer
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_hundred_deaths_leave_nothing() -> None:
     """Descriptors, memory and cgroups of the broker after many deaths of many kinds.
 
@@ -237,11 +238,15 @@ def test_a_hundred_deaths_leave_nothing() -> None:
             round_of_deaths()
         settle()
         descriptors, memory = service.open_files(), broker.memory_info().rss
-        for _ in range(20):
-            round_of_deaths()
-        settle()
+        for _ in range(3):  # its allocators find their size once, and a leak goes on
+            for _ in range(20):
+                round_of_deaths()
+            settle()
+            before, memory = memory, broker.memory_info().rss
+            if memory - before < 1 << 20:
+                break
+        assert memory - before < 1 << 20
         assert _kinds(service.open_files()) <= _kinds(descriptors)
-        assert broker.memory_info().rss - memory < 4 << 20
     assert not trees_of(service.pid)
 
 
