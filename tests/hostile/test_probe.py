@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import model_loader as ml
-from loader_service.broker.zygote import BOOTSTRAP
+from loader_service.broker.zygote_process import BOOTSTRAP
 from loader_service.runtime.runtimes import MODULES, find_runtime
 from tests.hostile.probes import ProbeService, model_with
 
