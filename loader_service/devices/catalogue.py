@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any, Self
 
-from loader_service.sandbox.grants import Grants
+from loader_service.sandbox.granted_calls import EXECUTABLE_MEMORY, NUMA_IS_REFUSED, OWN_FILE
+from loader_service.sandbox.grants import NOTHING, Grants
 
 REFERENCE = "reference"
 XNNPACK = "xnnpack"
+OPENVINO = "openvino"
 EXTERNAL = "external"
 ALWAYS = (REFERENCE, XNNPACK)
 """Devices that need no grant, and are therefore enabled for everybody."""
+
+MOST_OPTIONS = 256
+"""What TFLite's own loader of external delegates passes on at most."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -73,11 +80,40 @@ def no_grants(enabled: Enabled) -> Grants:
     return Grants()
 
 
+def library_is_there(enabled: Enabled) -> Grants:
+    """Say that a plain worker will do, which loads the library before its lock-down."""
+    if not os.path.isfile(enabled.library):
+        raise DeviceMissing(f"the library of {enabled.name} is not there: {enabled.library}")
+    return Grants()
+
+
+def openvino_grants(enabled: Enabled) -> Grants:
+    """Say what OpenVINO needs: it makes machine code, reads files only, and has threads of its own.
+
+    Its pool has about a thread for each processor, and so has its compiler, whatever the number of
+    threads that compute.
+    """
+    del enabled
+    if find_spec(OPENVINO) is None:
+        raise DeviceMissing("OpenVINO is not installed: pip install 'model-loader[openvino]'")
+    return Grants(
+        system_calls=(EXECUTABLE_MEMORY, OWN_FILE, NUMA_IS_REFUSED),
+        file="partition.tflite",
+        tasks=8 + 2 * (os.cpu_count() or 1),
+    )
+
+
 KINDS: Mapping[str, Kind] = {
     REFERENCE: Kind(
         "loader_service.devices.reference", frozenset({"disallow_nnapi_cpu"}), no_grants
     ),
     XNNPACK: Kind("loader_service.devices.xnnpack", frozenset(), no_grants),
+    OPENVINO: Kind(
+        "loader_service.devices.openvino",
+        frozenset({"allow_fp16", "cache_token"}),
+        openvino_grants,
+    ),
+    EXTERNAL: Kind("loader_service.devices.external", frozenset(), library_is_there),
 }
 """By what a device's name begins with."""
 
@@ -86,12 +122,14 @@ PREFERENCES = frozenset({"accelerator_name", "execution_preference"})
 
 
 def enabled_from_text(text: str) -> Enabled:
-    """Read ``NAME``, or ``external:NAME=LIBRARY``; raises ValueError."""
-    name, _, library = text.partition("=")
+    """Read ``NAME``, or ``external:NAME=LIBRARY[,KEY=VALUE]...``; raises ValueError."""
+    name, _, value = text.partition("=")
+    library, *options = value.split(",")
     kind, colon, own = name.partition(":")
     if kind not in KINDS or (kind == EXTERNAL) != bool(colon):
         names = ", ".join(
-            f"{known}:NAME=LIBRARY" if known == EXTERNAL else known for known in KINDS
+            f"{known}:NAME=LIBRARY[,KEY=VALUE]..." if known == EXTERNAL else known
+            for known in KINDS
         )
         raise ValueError(f"no device is called {name!r}; there are {names}")
     if (kind == EXTERNAL) != bool(library):
@@ -102,9 +140,26 @@ def enabled_from_text(text: str) -> Enabled:
         raise ValueError(
             f"the library of device {name!r} must be an absolute path, not {library!r}"
         )
-    return Enabled(name, library)
+    if len(options) > MOST_OPTIONS:
+        raise ValueError(f"device {name!r} has {len(options)} options, more than {MOST_OPTIONS}")
+    pairs = []
+    for option in options:
+        key, equals, setting = option.partition("=")
+        if not key or not equals or "\0" in option:
+            raise ValueError(f"an option of device {name!r} must be KEY=VALUE, not {option!r:.100}")
+        pairs.append((key, setting))
+    return Enabled(name, library, tuple(pairs))
 
 
 def grants_of(enabled: Enabled) -> Grants:
     """Return what the workers of a device need; raises DeviceMissing where it is not installed."""
     return KINDS[enabled.kind].grants(enabled)
+
+
+def grants_together(devices: Iterable[Enabled]) -> Grants:
+    """Return what a worker needs that has all of these: nothing for those that are missing."""
+    together = NOTHING
+    for device in devices:
+        with suppress(DeviceMissing):
+            together |= grants_of(device)
+    return together

@@ -35,8 +35,6 @@ from loader_service.sandbox.grants import Grants
 FEATURE_LEVEL = 31
 CAPABILITIES = Capabilities(Performance(0.5, 0.5), {}, partition_overhead=0)
 """Nothing is known of the hardware: who enables a device and lets it choose wants it used."""
-MOST_OPTIONS = 256
-"""What TFLite's own loader of such libraries passes on at most."""
 WORDS = 4
 """How many of a library's messages are kept."""
 

@@ -1,0 +1,254 @@
+"""Tries out, in processes that may die, what devices rely on: the service's start asks for it.
+
+``main`` forks a child for the C structures, and one for each library; what a child says, or how it
+died, is the reason why those devices are left out. One that says nothing bad is in order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from loader_service.devices import tflite_abi as abi
+from loader_service.devices.bridge import apply
+from loader_service.devices.catalogue import EXTERNAL, Enabled
+from loader_service.devices.delegate import PREPARE_DELEGATE, Context, Delegate
+from loader_service.devices.device import Array, Compilation, Device
+from loader_service.devices.external import open_devices
+from loader_service.devices.model_view import ModelView
+from loader_service.devices.partition import partition_of
+from loader_service.devices.partitioner import independent_subsets
+from loader_service.devices.reading import read_view
+from loader_service.runtime.kernels import Kernels
+from loader_service.runtime.native import Library, NativeInterpreter
+from loader_service.runtime.runtimes import find_runtime
+from loader_service.sandbox import process
+from loader_service.writer.warm_up import warm_up_model
+
+ABI = "abi"
+"""Stands for the C structures among the devices' names."""
+REASON_LENGTH = 1000
+TOLERANCE = 0.05
+"""How far from the CPU's kernels a device may be, of their largest answer: devices compute in
+reduced precision, and the answers of one that is broken are farther off."""
+RESHAPE = 1
+"""The node of the warm-up model that only moves data, so that the test's own kernel is simple."""
+CODES = (3, 22, 9)
+"""The warm-up model's operators, by their numbers."""
+
+X = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1) / 16
+
+
+class Wrong(Exception):
+    """Something is not as it must be."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Test the runtime ``arguments[0]`` and the devices of the JSON list ``arguments[1]``.
+
+    ``arguments[2]`` is how many seconds each test may take. Writes one line to stdout: a JSON
+    object with the reason for each that failed.
+    """
+    runtime = find_runtime(arguments[0])
+    runtime.warm()
+    library = runtime.library
+    devices = [Enabled.from_fields(fields) for fields in json.loads(arguments[1])]
+    seconds = float(arguments[2])
+    reasons = {ABI: in_a_child(partial(check_structures, library), seconds)}
+    for enabled in devices:
+        if enabled.kind == EXTERNAL and not reasons[ABI]:
+            reasons[enabled.name] = in_a_child(partial(check_library, enabled, library), seconds)
+    print(json.dumps({name: reason for name, reason in reasons.items() if reason}))
+    return 0
+
+
+def in_a_child(test: Callable[[], None], seconds: float) -> str:
+    """Run a test in a process of its own; returns why it failed, or ``""``."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_a_child(test, writing)
+    os.close(writing)
+    said = b""
+    late = False
+    ends = time.monotonic() + seconds
+    while True:
+        ready, _, _ = select.select([reading], [], [], max(0, ends - time.monotonic()))
+        if not ready:
+            late = True
+            os.kill(child, signal.SIGKILL)
+            break
+        piece = os.read(reading, 4096)
+        if not piece:
+            break
+        said += piece
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    if late:
+        return f"its test was not over after {seconds:g} s"
+    if os.WIFSIGNALED(status):
+        return f"its test ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    if status:
+        return said.decode(errors="replace")[:REASON_LENGTH] or "its test ended without a word"
+    return ""
+
+
+def check_structures(library: Library) -> None:
+    """Compare the structures with a live interpreter, and run a kernel of ours in it.
+
+    Raises Wrong, or whatever goes wrong by itself.
+    """
+    model = read_view(warm_up_model())
+    plain = _answer(_interpreter(library, model))
+    looking = _Looking(model)
+    native = _interpreter(library, model)
+    looking.follow(native)
+    native.ModifyGraphWithDelegate(looking.address)
+    if looking.failure is not None:
+        raise Wrong(f"the interpreter's structures are not as expected: {looking.failure}")
+    if not np.array_equal(_answer(native), plain):
+        raise Wrong("a delegate that takes nothing changes the answer")
+    native = _interpreter(library, model)
+    partition = partition_of(model, [RESHAPE])
+    delegate = apply(model, partition, _Reshape(model), "the test's device")
+    delegate.follow(native)
+    native.ModifyGraphWithDelegate(delegate.address)
+    if not np.array_equal(_answer(native), plain):
+        raise Wrong("a kernel of ours changes the answer")
+    if delegate.runs != 1:
+        raise Wrong(f"a kernel of ours ran {delegate.runs} times, and not once")
+
+
+def check_library(enabled: Enabled, library: Library) -> None:
+    """Load a library, ask it about the warm-up model, and run what it takes.
+
+    Raises Wrong, or whatever goes wrong by itself.
+    """
+    (device,) = open_devices(enabled, library)
+    model = read_view(warm_up_model())
+    verdicts = device.supported_operations(model)
+    if not process.is_single_threaded():
+        raise Wrong("it starts threads, and workers are locked down with one")
+    taken = [verdict.supported for verdict in verdicts]
+    subsets = [subset for subset in independent_subsets(model, taken) if subset.label]
+    if not subsets:
+        return
+    plain = _answer(_interpreter(library, model))
+    native = _interpreter(library, model)
+    for subset in subsets:
+        _take(device, model, subset.nodes, native)
+    answer = _answer(native)
+    if answer.shape != plain.shape or not np.all(
+        np.abs(answer - plain) <= TOLERANCE * np.abs(plain).max()
+    ):
+        raise Wrong("its answer is far from that of the CPU's kernels")
+
+
+def _take(
+    device: Device, model: ModelView, nodes: Sequence[int], native: NativeInterpreter
+) -> None:
+    partition = partition_of(model, nodes)
+    executable = device.compile(partition, Compilation(model))
+    delegate = apply(model, partition, executable, device.name)
+    delegate.follow(native)
+    native.ModifyGraphWithDelegate(delegate.address)
+
+
+class _Looking(Delegate):
+    """Looks at a graph from inside, compares it with the file, and takes nothing."""
+
+    def __init__(self, model: ModelView) -> None:
+        super().__init__("the test's device")
+        self._model = model
+        self._structure = abi.TfLiteDelegate(
+            prepare=PREPARE_DELEGATE, flags=int(abi.DelegateFlags.ALLOW_DYNAMIC_TENSORS)
+        )
+        self.register(ctypes.addressof(self._structure))
+
+    def prepare(self, context: Context) -> None:
+        graph = context.contents
+        model = self._model
+        plan = abi.IntArrayPointer()
+        abi.GetExecutionPlan(graph.get_execution_plan)(context, ctypes.byref(plan))
+        _same("operators", abi.integers(plan), tuple(range(len(model.nodes))))
+        if graph.tensors_size < len(model.tensors):  # kernels may have added some of their own
+            raise Wrong(f"tensors: {graph.tensors_size}, and not {len(model.tensors)}")
+        for tensor in model.tensors:
+            seen = graph.tensors[tensor.index]
+            where = f"tensor {tensor.index}"
+            _same(f"{where}: shape", abi.integers(seen.dims), tensor.shape)
+            _same(f"{where}: bytes", seen.bytes, 4 * tensor.elements)
+            kind = abi.AllocationType.MMAP_RO if tensor.is_constant else abi.AllocationType.ARENA_RW
+            _same(f"{where}: place", seen.allocation_type, kind)
+        for node in model.nodes:
+            found, kernel = abi.NodePointer(), abi.RegistrationPointer()
+            get = abi.GetNodeAndRegistration(graph.get_node_and_registration)
+            get(context, node.index, ctypes.byref(found), ctypes.byref(kernel))
+            where = f"operator {node.index}"
+            _same(f"{where}: inputs", abi.integers(found.contents.inputs), node.inputs)
+            _same(f"{where}: outputs", abi.integers(found.contents.outputs), node.outputs)
+            _same(f"{where}: code", kernel.contents.builtin_code, CODES[node.index])
+
+
+class _Reshape:
+    """The reshape of the warm-up model, as an executable."""
+
+    cache_hit = False
+    device_ns = None
+
+    def __init__(self, model: ModelView) -> None:
+        (output,) = model.nodes[RESHAPE].outputs
+        self._shape = model.tensors[output].shape
+
+    def prepare(self, shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+        return [self._shape]
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        outputs[0][...] = inputs[0].reshape(self._shape)
+
+    def close(self) -> None:
+        pass
+
+
+def _same(what: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise Wrong(f"{what}: {found}, and not {expected}")
+
+
+def _interpreter(library: Library, model: ModelView) -> NativeInterpreter:
+    return library.create(model.data, threads=1, resolver=Kernels.BUILTIN.value)
+
+
+def _answer(native: NativeInterpreter) -> Array:
+    native.AllocateTensors()
+    native.SetTensor(int(native.InputIndices()[0]), X)
+    native.Invoke()
+    answer: Array = native.GetTensor(int(native.OutputIndices()[0]))
+    return answer
+
+
+def _be_a_child(test: Callable[[], None], writing: int) -> None:
+    """Do a test and end; never returns, and runs nobody's exit handlers."""
+    status = 1
+    try:
+        test()
+        status = 0
+    except BaseException as error:
+        text = str(error)
+        os.write(writing, (text if text else type(error).__name__).encode()[:REASON_LENGTH])
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
