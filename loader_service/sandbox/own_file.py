@@ -17,20 +17,23 @@ from loader_service.sandbox.empty_root import RootFile
 class OwnFile:
     """The file: its name, and the descriptor that writes it."""
 
-    def __init__(self, file: RootFile, descriptor: int) -> None:
-        """Take over an open descriptor of a file that is empty."""
+    def __init__(self, file: RootFile, descriptor: int, directory: str = "/") -> None:
+        """Take over an open descriptor of a file that is empty, and lies in `directory`."""
         self.descriptor: Final = descriptor
         self.bytes: Final = file.bytes
-        self._path = f"/{file.name}"
+        self._path = os.path.join(directory, file.name)
 
     @contextmanager
-    def holding(self, data: bytes | bytearray | memoryview) -> Iterator[str]:
-        """Have the file hold `data` for a while; gives its path. Raises `OSError`."""
-        view = memoryview(data).cast("B")
+    def holding(self, *pieces: bytes) -> Iterator[str]:
+        """Have the file hold these pieces for a while; gives its path. Raises `OSError`."""
+        done = 0
         try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(self.descriptor, view[done:], done)
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    count = os.pwrite(self.descriptor, view, done)
+                    done += count
+                    view = view[count:]
             yield self._path
         finally:
             os.ftruncate(self.descriptor, 0)
