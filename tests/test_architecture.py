@@ -148,18 +148,18 @@ def test_a_plain_workers_process_reaches_no_device() -> None:
 
 def test_the_devices_know_the_runtimes_room_and_not_the_worker() -> None:
     devices = room("loader_service.devices")
-    assert not crossing(devices, "loader_service.worker", "loader_service.writer")
+    assert not crossing(devices, "loader_service.worker")
     assert not crossing(room("loader_service.runtime"), "loader_service.devices")
 
 
 def test_what_the_broker_knows_of_devices_needs_the_standard_library_only() -> None:
     catalogue = modules()["loader_service.devices.catalogue"]
-    own = ("loader_service.devices.catalogue", "loader_service.sandbox.grants")
+    own = ("loader_service.devices.catalogue", "loader_service.sandbox")
     assert not foreign([catalogue], *own)
     names = reached("loader_service.broker.daemon", "loader_service.broker.embedded")
     devices = {name for name in names if within(name, "loader_service.devices")}
     known = {module for module in devices if module in modules()} - {"loader_service.devices"}
-    assert not foreign([modules()[name] for name in known], *known, "loader_service.sandbox.grants")
+    assert not foreign([modules()[name] for name in known], *known, "loader_service.sandbox")
 
 
 def test_the_sandbox_needs_the_standard_library_only() -> None:

@@ -11,6 +11,7 @@ Importing this package loads no runtime: models run in processes of the service.
 face, with the same objects, is ``model_loader.aio``.
 """
 
+from model_loader_wire.delegation import Delegation
 from model_loader_wire.limits import Limits
 
 from . import aio
@@ -40,6 +41,7 @@ __all__ = [
     "Connection",
     "ConstraintError",
     "DataError",
+    "Delegation",
     "Format",
     "InvalidStateError",
     "Isolation",

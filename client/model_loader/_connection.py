@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from model_loader_wire.limits import Limits
@@ -139,6 +140,7 @@ def embed(
     runtime: str = "auto",
     operators: str = "standard",
     isolation: str = "model",
+    devices: Iterable[str] = (),
     origin: str | None = None,
 ) -> Connection:
     """Start a private service with these settings, and connect to it; it ends with the connection.
@@ -147,14 +149,16 @@ def embed(
     "tflite-runtime", or "auto" for the first that is installed; `operators` says which operators a
     model may use: "standard" for all that the runtimes carry, "hardened" for those that LiteRT
     hardens for models from the web; `isolation` says what has a process of its own: each "model",
-    or, to save memory, each "origin" with all its models, which are then lost together; `origin`
-    is as for ``connect``.
+    or, to save memory, each "origin" with all its models, which are then lost together; `devices`
+    enables devices beside the CPU's, with what each needs of the sandbox (`docs/devices.md`):
+    "openvino", or "external:NAME=LIBRARY" for a library with TensorFlow Lite's external delegate;
+    `origin` is as for ``connect``.
 
     Raises ConstraintError for values outside these, NotSupportedError where the service is not
     installed or this host cannot run it, NetworkError if it does not start.
     """
     driver = BlockingDriver()
-    broker = _embedded.EmbeddedBroker(limits, runtime, operators, isolation)
+    broker = _embedded.EmbeddedBroker(limits, runtime, operators, isolation, devices)
     try:
         return Connection(driver, driver.run(open_session(None, origin, False, broker)), broker)
     except BaseException:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+from model_loader_wire.device_options import DeviceOptions
 from model_loader_wire.limits import Limits
 
 from ._closing import Closing
@@ -14,7 +15,7 @@ from ._effects import Steps
 from ._fork import BoundToProcess
 from ._load import load
 from ._model_core import ModelCore
-from ._options import ContextOptions, layers_tuple, lower
+from ._options import ContextOptions, device_options, layers_tuple, lower
 from ._source import Progress
 from ._values import Format
 from .errors import ConstraintError, InvalidStateError
@@ -52,6 +53,11 @@ class ContextFace(BoundToProcess):
     def num_threads(self) -> int:
         """Threads that were asked for; 0 leaves it to the service."""
         return self._options.num_threads
+
+    @property
+    def device_options(self) -> DeviceOptions:
+        """The options for devices that were given; None for each that was not."""
+        return self._options.devices
 
     @property
     def origin(self) -> str:
@@ -124,6 +130,13 @@ def create_context(
     connection: Connection | None = None,
     limits: Limits | None = None,
     required_layers: Iterable[str] = (),
+    accelerator_name: str | None = None,
+    execution_preference: str | None = None,
+    allow_fp16: bool | None = None,
+    max_number_delegated_partitions: int | None = None,
+    min_nodes_per_partition: int | None = None,
+    disallow_nnapi_cpu: bool | None = None,
+    cache_token: bytes | None = None,
 ) -> MLContext:
     """Create a context (``ML.createContext()`` of the specification).
 
@@ -132,6 +145,17 @@ def create_context(
     `limits` lowers the service's limits for the models of this context. `required_layers` names
     sandbox layers without which no model may be loaded: ``load`` then raises NotSupportedError.
     Without a `connection` one is made as ``connect()`` does, and closed with the context.
+
+    The other options are for devices, by NNAPI's names (`docs/devices.md`); a context that sets
+    none of them has its models run by the CPU's kernels. `accelerator_name` names the device that
+    shall run them, and no other then stands in for it. `execution_preference` is "undefined",
+    "low_power", "fast_single_answer" or "sustained_speed"; where it is not set and another of these
+    options is, `power_preference` says it. `allow_fp16` allows reduced precision.
+    `max_number_delegated_partitions` (3; zero or below: any number) and `min_nodes_per_partition`
+    (0) bound what is given away. `disallow_nnapi_cpu` (True) leaves the device "reference" out of
+    the choice. `cache_token` (32 bytes) keeps what was compiled for the next load. An option that
+    no device at hand honours is refused by ``load`` with NotSupportedError, as is a named device
+    that is not there.
 
     Raises ConstraintError (a TypeError) for values outside these lists, QuotaExceededError for
     limits above the service's, and what ``connect`` raises.
@@ -143,6 +167,15 @@ def create_context(
         num_threads,
         limits,
         layers_tuple(required_layers),
+        device_options(
+            accelerator_name=accelerator_name,
+            execution_preference=execution_preference,
+            allow_fp16=allow_fp16,
+            max_number_delegated_partitions=max_number_delegated_partitions,
+            min_nodes_per_partition=min_nodes_per_partition,
+            disallow_nnapi_cpu=disallow_nnapi_cpu,
+            cache_token=cache_token,
+        ),
     )
     if connection is not None:
         if not isinstance(connection, Connection):

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 from model_loader_wire.causes import Cause, Failure, printable
@@ -42,10 +43,12 @@ class EmbeddedBroker:
         runtime: str = "auto",
         operators: str = "standard",
         isolation: str = "model",
+        devices: Iterable[str] = (),
     ) -> None:
         """Start it and wait until it listens."""
         options = _checked_options(
             limits,
+            devices,
             runtime=(runtime, RUNTIMES),
             operators=(operators, OPERATORS),
             isolation=(isolation, ISOLATIONS),
@@ -188,7 +191,7 @@ def _beyond_standard(end: socket.socket) -> socket.socket:
 
 
 def _checked_options(
-    limits: Limits | None, **chosen: tuple[str, tuple[str, ...]]
+    limits: Limits | None, devices: Iterable[str] = (), **chosen: tuple[str, tuple[str, ...]]
 ) -> dict[str, object]:
     """Check each choice, given with what there is to choose from; raises ConstraintError."""
     for name, (choice, known) in chosen.items():
@@ -197,8 +200,15 @@ def _checked_options(
             raise ConstraintError(f"{name} must be one of {choices}, not {choice!r}")
     if limits is not None and not isinstance(limits, Limits):
         raise ConstraintError(f"limits must be a model_loader.Limits, not {type(limits).__name__}")
+    if isinstance(devices, str | bytes) or not isinstance(devices, Iterable):
+        raise ConstraintError("devices must be a sequence of names of devices")
+    named = list(devices)
+    for name in named:
+        if not isinstance(name, str):
+            raise ConstraintError(f"devices must hold names of devices, not {name!r}")
     choices_made = {name: choice for name, (choice, _) in chosen.items()}
-    return {"limits": limits.set_values() if limits else {}, **choices_made}
+    limited = limits.set_values() if limits else {}
+    return {"limits": limited, "devices": named, **choices_made}
 
 
 def _require_service(runtime: str) -> None:

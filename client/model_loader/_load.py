@@ -55,6 +55,8 @@ def load(
         )
         if options.limits is not None:
             header.limits.CopyFrom(limits_to(options.limits))
+        if given := options.devices.given():
+            header.device_options.CopyFrom(pb.DeviceOptions(**given))  # type: ignore[arg-type]
         progressed = _teller(opened, on_progress)
         deadline = None if wait is None else started + wait
         header.offer = yield from _offer(session, opened, progressed, deadline)

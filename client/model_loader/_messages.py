@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError, Message
 
 from model_loader_wire.causes import Cause, Failure, printable
+from model_loader_wire.delegation import BadDelegation, Delegation, delegation_from_values
 from model_loader_wire.description import BadDescription, ModelDescription, model_from_values
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -28,6 +29,7 @@ REPLIES: dict[str, type[Message]] = {
     "Reset": pb.ResetReply,
     "CloseModel": pb.CloseModelReply,
     "GetModel": pb.ModelState,
+    "GetDelegation": pb.GetDelegationReply,
     "ListModels": pb.ListModelsReply,
 }
 """Messages are read and written outside gRPC: it would turn a Ctrl-C that comes meanwhile into a
@@ -130,6 +132,12 @@ def isolation_from(message: pb.Isolation) -> Isolation:
         printable(message.memory_held_by, NAME_LENGTH),
         message.worker_pid,
         message.shared,
+        {
+            printable(item.device, NAME_LENGTH): tuple(
+                printable(grant) for grant in item.grants[:LIST_LENGTH]
+            )
+            for item in message.devices[:LIST_LENGTH]
+        },
     )
 
 
@@ -156,6 +164,56 @@ def description_from(message: pb.Description) -> ModelDescription:
         raise UnknownError(
             f"the model's declaration cannot be: {error}", cause=Cause.PROTOCOL_VIOLATION
         ) from None
+
+
+def delegation_from(message: pb.GetDelegationReply) -> Delegation | None:
+    """Read the report on devices with the checks that hold for a worker's own."""
+    if not message.HasField("delegation"):
+        return None
+    try:
+        return delegation_from_values(delegation_values(message.delegation))
+    except BadDelegation as error:
+        raise UnknownError(
+            f"the report on devices cannot be: {error}", cause=Cause.PROTOCOL_VIOLATION
+        ) from None
+
+
+def delegation_values(message: pb.Delegation) -> dict[str, object]:
+    """Turn a report on devices into the values that its check takes."""
+    return {
+        "nodes": message.nodes,
+        "partitions": [
+            {
+                "device": item.device,
+                "nodes": item.nodes,
+                "operators": dict(item.operators),
+                "compile_seconds": item.compile_seconds,
+                "cache": item.cache,
+                "run_seconds": item.run_seconds if item.HasField("run_seconds") else None,
+            }
+            for item in message.partitions
+        ],
+        "devices": [
+            {
+                "name": item.name,
+                "type": item.type,
+                "version": item.version,
+                "feature_level": item.feature_level,
+            }
+            for item in message.devices
+        ],
+        "reasons": [
+            {
+                "device": item.device,
+                "operator": item.operator,
+                "count": item.count,
+                "reason": item.reason,
+            }
+            for item in message.reasons
+        ],
+        "steps": list(message.steps),
+        "coarse": message.coarse,
+    }
 
 
 def formats_from(message: pb.FormatsReply) -> tuple[Format, ...]:

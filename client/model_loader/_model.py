@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from model_loader_wire.delegation import Delegation
 from model_loader_wire.description import TensorDescription
 
 from ._blocking import BlockingDriver
@@ -132,6 +133,16 @@ class MLModel(ModelFace, Closing):
         InvalidStateError for a model that is closed or lost.
         """
         self._driver.exclusive(self._core.reset(timeout))
+
+    def delegation(self) -> Delegation | None:
+        """Return which device runs which part of the model, as its worker last said (an extension).
+
+        None for a model whose context has no options for devices: ``report.kernels`` tells what
+        runs it. Failures of devices, and what was done about them, are in ``steps``. Origins of the
+        web get a coarse report. Raises InvalidStateError for a model that is closed or lost,
+        NetworkError if the service has gone.
+        """
+        return self._driver.run(self._core.delegation())
 
     @property
     def lost(self) -> Lost | None:

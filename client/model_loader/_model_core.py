@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from model_loader_wire.causes import Cause
+from model_loader_wire.delegation import Delegation
 from model_loader_wire.description import ModelDescription
 from model_loader_wire.exchange import Exchange
 from model_loader_wire.frames import BadFrame, Kind
@@ -18,6 +19,7 @@ from . import _fork
 from ._answer import Answer
 from ._effects import Call, ChannelEnded, DeadlinePassed, Exclusive, Steps, Transfer
 from ._loss import LosableModel
+from ._messages import delegation_from
 from ._options import seconds
 from ._plan import Plan, Request
 from ._relayed import answer_entries, compute_request
@@ -115,6 +117,13 @@ class ModelCore(LosableModel):
             else self._directly(None, None, deadline)
         )
         return Exclusive(self.turn, steps, deadline)
+
+    def delegation(self) -> Steps[Delegation | None]:
+        """Ask which device runs what."""
+        self.check_usable()
+        request = pb.GetDelegationRequest(model_id=self.model_id)
+        reply: pb.GetDelegationReply = yield Call("GetDelegation", request, CALL_SECONDS)
+        return delegation_from(reply)
 
     def close(self) -> Steps[None]:
         """End the worker. A call that is under way ends with InvalidStateError."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from model_loader_wire.device_options import DeviceOptions
 from model_loader_wire.limits import LimitRaised, Limits
 
 from .errors import ConstraintError, QuotaExceededError
@@ -21,7 +23,7 @@ MODEL_FORMATS = ("tflite",)
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """``MLContextOptions``, and this project's ``limits`` and ``required_layers``."""
+    """``MLContextOptions``, and this project's limits, layers and options for devices."""
 
     device_preference: str = "auto"
     power_preference: str = "auto"
@@ -29,6 +31,7 @@ class ContextOptions:
     num_threads: int = 0
     limits: Limits | None = None
     required_layers: tuple[str, ...] = ()
+    devices: DeviceOptions = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
         """Raise ConstraintError for a value that the specification's lists do not have."""
@@ -45,6 +48,17 @@ class ContextOptions:
             raise ConstraintError(
                 f"limits must be a model_loader.Limits, not {type(self.limits).__name__}"
             )
+
+
+def device_options(**options: Any) -> DeviceOptions:
+    """Check the options for devices; raises ConstraintError naming the one that cannot be."""
+    token = options.get("cache_token")
+    if isinstance(token, bytearray | memoryview):
+        options["cache_token"] = bytes(token)
+    try:
+        return DeviceOptions(**options)
+    except ValueError as error:
+        raise ConstraintError(str(error)) from None
 
 
 def layers_tuple(layers: object) -> tuple[str, ...]:

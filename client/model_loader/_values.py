@@ -54,6 +54,8 @@ class Isolation:
     """The worker's process id, outside of its own pid namespace."""
     shared: bool = False
     """Whether the worker also holds other models of the origin (``isolation="origin"``)."""
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Devices that the worker has, and what each was granted beyond the sandbox of every worker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, TypeVar
 
 from model_loader_wire.causes import Cause
+from model_loader_wire.delegation import Delegation
 from model_loader_wire.limits import Limits
 
 from . import _connection, _context, _embedded, _loader, _model
@@ -26,7 +27,7 @@ from ._async import AsyncDriver
 from ._closing import AsyncClosing
 from ._load import inspect
 from ._model_core import ModelCore
-from ._options import ContextOptions, layers_tuple
+from ._options import ContextOptions, device_options, layers_tuple
 from ._sequence import Sequence
 from ._session import open_session
 from ._source import Progress
@@ -171,6 +172,10 @@ class MLModel(_model.ModelFace, AsyncClosing):
     async def reset(self, *, timeout: float | None = None) -> None:
         await self._driver.exclusive(self._core.reset(timeout))
 
+    @_documented_by(_model.MLModel.delegation)
+    async def delegation(self) -> Delegation | None:
+        return await self._driver.run(self._core.delegation())
+
     @property
     def lost(self) -> Lost | None:
         """Why the model is lost, or None. The reason is "lost" for the moment between the worker's
@@ -205,11 +210,12 @@ async def embed(
     runtime: str = "auto",
     operators: str = "standard",
     isolation: str = "model",
+    devices: Iterable[str] = (),
     origin: str | None = None,
 ) -> Connection:
     driver = AsyncDriver()
     broker = await asyncio.to_thread(
-        _embedded.EmbeddedBroker, limits, runtime, operators, isolation
+        _embedded.EmbeddedBroker, limits, runtime, operators, isolation, devices
     )
     try:
         session = await driver.run(open_session(None, origin, False, broker))
@@ -229,6 +235,13 @@ async def create_context(
     connection: Connection | None = None,
     limits: Limits | None = None,
     required_layers: Iterable[str] = (),
+    accelerator_name: str | None = None,
+    execution_preference: str | None = None,
+    allow_fp16: bool | None = None,
+    max_number_delegated_partitions: int | None = None,
+    min_nodes_per_partition: int | None = None,
+    disallow_nnapi_cpu: bool | None = None,
+    cache_token: bytes | None = None,
 ) -> MLContext:
     options = ContextOptions(
         device_preference,
@@ -237,6 +250,15 @@ async def create_context(
         num_threads,
         limits,
         layers_tuple(required_layers),
+        device_options(
+            accelerator_name=accelerator_name,
+            execution_preference=execution_preference,
+            allow_fp16=allow_fp16,
+            max_number_delegated_partitions=max_number_delegated_partitions,
+            min_nodes_per_partition=min_nodes_per_partition,
+            disallow_nnapi_cpu=disallow_nnapi_cpu,
+            cache_token=cache_token,
+        ),
     )
     if connection is not None and not isinstance(connection, Connection):
         raise ConstraintError(

@@ -44,7 +44,7 @@ class PartitionFacts:
     device: str
     nodes: int
     operators: Mapping[str, int]
-    """How many there are of each, by name."""
+    """How many there are of each, by name; the most frequent first."""
     compile_seconds: float = 0
     cache: str = ""
     """``"hit"`` or ``"miss"``; empty where nothing is cached."""
@@ -128,10 +128,11 @@ def _partition(values: object) -> PartitionFacts:
     if cache not in ("", "hit", "miss"):
         raise BadDelegation("a cache is hit or missed")
     seconds = fields.get("run_seconds")
+    counts = {_text(name, NAME_LENGTH): _count(count) for name, count in operators.items()}
     return PartitionFacts(
         _text(fields.get("device"), NAME_LENGTH),
         _count(fields.get("nodes")),
-        {_text(name, NAME_LENGTH): _count(count) for name, count in operators.items()},
+        dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         _seconds(fields.get("compile_seconds")),
         str(cache),
         None if seconds is None else _seconds(seconds),

@@ -12,6 +12,7 @@ from functools import partial
 
 from loader_service.broker.channels import make_channel
 from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
+from loader_service.broker.device_policy import shown
 from loader_service.broker.groups import Groups, Owner
 from loader_service.broker.host import Host
 from loader_service.broker.last_words import LastWords
@@ -20,11 +21,16 @@ from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Zygote, ZygoteGone
 from loader_service.broker.zygotes import Zygotes
+from loader_service.devices.catalogue import Enabled, grants_together
 from loader_service.sandbox.credentials import UidPool
+from loader_service.sandbox.grants import Grants
 from loader_service.sandbox.policy import tasks_for
 from loader_service.worker.orders import Spawn
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
+
+DEVICE_FILE_BYTES = 4 << 20
+"""What the one file that devices may be granted can hold beside a model: a partition's head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,13 @@ class Kind:
     channels: int = 1
     is_host: bool = False
     """Whether it is to hold the models of an origin together."""
+    devices: tuple[Enabled, ...] = ()
+    """Devices that it opens before it locks itself down; none: a plain worker."""
+
+    @property
+    def grants(self) -> Grants:
+        """What its devices need beyond what every worker has."""
+        return grants_together(self.devices)
 
 
 class Births:
@@ -114,7 +127,7 @@ class Births:
         with ExitStack() as undo, ExitStack() as given:
             group = None
             if self._groups is not None:
-                tasks = tasks_for(kind.threads, 2 * kind.models)
+                tasks = tasks_for(kind.threads, 2 * kind.models) + kind.grants.tasks
                 group = self._groups.make(kind.owner, kind.limits, tasks)
                 undo.callback(group.remove)
             uid = None
@@ -133,7 +146,7 @@ class Births:
                 undo.callback(client.close)
                 given.enter_context(channel)
             pid = await zygote.spawn(
-                Spawn(uid, kind.channels),
+                _order(kind, uid),
                 (words_writing, theirs.fileno(), *(channel.fileno() for _, channel in pairs)),
                 self._settings.spawn_seconds,
             )
@@ -148,6 +161,8 @@ class Births:
                 worker = Host(pid, ours, clients, *more)
             else:
                 worker = Worker(pid, ours, clients[0], *more)
+                if kind.devices:
+                    worker.has_devices(shown(kind.devices))
             undo.pop_all()
         self._born_call(worker)
         if uid is not None and self._uids is not None:
@@ -160,3 +175,16 @@ class Births:
                 reason = Failure(Cause.UNAVAILABLE, f"the worker's cgroup refused it: {error}")
                 raise Refusal(await worker.end(reason)) from None
         return worker
+
+
+def _order(kind: Kind, uid: int | None) -> Spawn:
+    """Write what the zygote is to make."""
+    if not kind.devices:
+        return Spawn(uid, kind.channels)
+    return Spawn(
+        uid,
+        kind.channels,
+        [device.to_fields() for device in kind.devices],
+        kind.grants.to_fields(),
+        (kind.limits.model_bytes or 0) + DEVICE_FILE_BYTES,
+    )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+from loader_service.broker.device_policy import DeviceOrder
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.refusal import refuse
 from loader_service.broker.seat import Place
@@ -26,6 +27,7 @@ class Load:
         size: int,
         content: ModelBytes | None,
         count_upload: Callable[[int], None],
+        devices: DeviceOrder | None = None,
     ) -> None:
         self.header = header
         self.limits = limits
@@ -35,6 +37,8 @@ class Load:
         """The model's bytes as sealed memory, where they are held."""
         self.count_upload = count_upload
         """Told how many bytes of the model have come; raises Refusal for too many."""
+        self.devices = devices
+        """What it gets of devices; None for a load that has nothing to do with them."""
         self._session = session
         self._worker: Place | None = None
         self._began = monotonic()

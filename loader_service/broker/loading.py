@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
+from loader_service.broker.device_policy import device_order
 from loader_service.broker.held_models import HeldModels
 from loader_service.broker.hosts import Hosts
 from loader_service.broker.load import Load, late
@@ -92,6 +93,7 @@ class Loading:
                 sha256=digest,
                 label=printable(load.header.label, LABEL_LENGTH),
                 origin=session.origin,
+                coarse=load.devices is not None and load.devices.coarse,
             )
             if load.header.relayed:
                 model.relay = Relay(model.take_channel(), worker, description, load.limits)
@@ -108,7 +110,7 @@ class Loading:
 
     def _prepare_next(self, session: Session, load: Load) -> None:
         """Have a process made for the origin's next load, which is likely to be like this one."""
-        if session.closed or self._shares_process(session):
+        if session.closed or self._shares_process(session) or load.devices is not None:
             return
         if not self._sessions.has_room_to_spare(session.principal):
             return
@@ -156,13 +158,14 @@ class Loading:
         size = header.size if content is None else content.size
         check_size(size, limits)
         owner = session.owner
+        devices = device_order(self._principals.policy_for(owner), owner, header)
         self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most, patience = limits.upload_bytes or 0, self._settings.leaving_seconds
         try:
             async with self._admission.held(owner, limits, size, patience):
                 with self._uploads.held(owner, size, most) as count_upload:
-                    load = Load(session, header, limits, size, content, count_upload)
+                    load = Load(session, header, limits, size, content, count_upload, devices)
                     async with load.ended_with_failure(), asyncio.timeout(limits.load_seconds):
                         yield load
         except TimeoutError:
@@ -174,7 +177,12 @@ class Loading:
         header = load.header
         owner = session.owner
         worker: Place
-        if task is Task.LOAD and self._shares_process(session):
+        if load.devices is not None and task is Task.LOAD:
+            # Also where models share a process: that one has no devices.
+            worker = await self._supervisor.spawn(
+                owner, load.limits, task, header.num_threads, load.size, load.devices
+            )
+        elif task is Task.LOAD and self._shares_process(session):
             worker = await self._hosts.seat(owner, load.limits, header.num_threads, load.size)
         else:
             worker = await self._supervisor.spawn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from model_loader_wire.causes import Failure
+from model_loader_wire.delegation import Delegation
 from model_loader_wire.description import ModelDescription, SignatureDescription, TensorDescription
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -53,6 +54,41 @@ def signature_to_message(signature: SignatureDescription) -> pb.Signature:
         name=signature.name,
         inputs=[tensor_to_message(tensor) for tensor in signature.inputs],
         outputs=[tensor_to_message(tensor) for tensor in signature.outputs],
+    )
+
+
+def delegation_to_message(delegation: Delegation) -> pb.Delegation:
+    """Write a report on devices."""
+    return pb.Delegation(
+        nodes=delegation.nodes,
+        partitions=[
+            pb.Delegation.Partition(
+                device=item.device,
+                nodes=item.nodes,
+                operators=item.operators,
+                compile_seconds=item.compile_seconds,
+                cache=item.cache,
+                run_seconds=item.run_seconds,
+            )
+            for item in delegation.partitions
+        ],
+        devices=[
+            pb.Delegation.Device(
+                name=item.name,
+                type=item.type,
+                version=item.version,
+                feature_level=item.feature_level,
+            )
+            for item in delegation.devices
+        ],
+        reasons=[
+            pb.Delegation.Reason(
+                device=item.device, operator=item.operator, count=item.count, reason=item.reason
+            )
+            for item in delegation.reasons
+        ],
+        steps=delegation.steps,
+        coarse=delegation.coarse,
     )
 
 

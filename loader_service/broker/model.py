@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.seat import Place
+from loader_service.worker.control import BadMessage, unpack_fields
 from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.delegation import BadDelegation, Delegation, delegation_from_values
 from model_loader_wire.description import ModelDescription
 from model_loader_wire.limits import Limits
 
@@ -31,6 +33,8 @@ class Model:
     label: str
     origin: str
     relay: Relay | None = None
+    coarse: bool = False
+    """Whether its caller is told types of devices only."""
     model_id: str = field(default_factory=new_id)
     loaded_at: float = field(default_factory=time.monotonic)
 
@@ -38,6 +42,18 @@ class Model:
     def lost(self) -> Failure | None:
         """Why the model is gone (closed ones too), or None."""
         return self.worker.lost
+
+    def delegation(self) -> Delegation | None:
+        """Return what the worker last said of its devices; raises Refusal for what cannot be."""
+        said = self.description.delegation
+        if self.worker.reported:
+            try:
+                said = delegation_from_values(unpack_fields(self.worker.reported))
+            except (BadMessage, BadDelegation) as error:
+                reason = Failure(Cause.PROTOCOL_VIOLATION, f"a report on devices: {error}")
+                self.worker.kill(reason)
+                raise Refusal(reason) from None
+        return said.coarsened() if said is not None and self.coarse else said
 
     def require_living(self) -> None:
         """Raise Refusal if the model was closed or lost before."""

@@ -10,8 +10,11 @@ from loader_service.broker.seat import Place
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 
-def isolation_to_message(worker: Place, memory_held_by: str) -> pb.Isolation:
-    """Write which layers hold a worker."""
+def isolation_to_message(
+    worker: Place, memory_held_by: str, *, coarse: bool = False
+) -> pb.Isolation:
+    """Write which layers hold a worker; `coarse` leaves out which devices it has."""
+    devices = {} if coarse else worker.devices
     return pb.Isolation(
         layers=worker.layers,
         missing=[
@@ -20,11 +23,14 @@ def isolation_to_message(worker: Place, memory_held_by: str) -> pb.Isolation:
         memory_held_by=memory_held_by,
         worker_pid=worker.pid,
         shared=worker.shared,
+        devices=[
+            pb.DeviceGrants(device=device, grants=grants) for device, grants in devices.items()
+        ],
     )
 
 
-def row_to_message(model: Model, memory_held_by: str) -> pb.ModelRow:
-    """Write a model's row of a list."""
+def row_to_message(model: Model, memory_held_by: str, *, coarse: bool = False) -> pb.ModelRow:
+    """Write a model's row of a list; `coarse` as for its isolation."""
     usage = model.worker.usage()
     return pb.ModelRow(
         model_id=model.model_id,
@@ -32,7 +38,7 @@ def row_to_message(model: Model, memory_held_by: str) -> pb.ModelRow:
         label=model.label,
         sha256=model.sha256,
         worker_pid=model.worker.pid,
-        isolation=isolation_to_message(model.worker, memory_held_by),
+        isolation=isolation_to_message(model.worker, memory_held_by, coarse=coarse),
         memory_bytes=usage.memory_bytes,
         cpu_seconds=usage.cpu_seconds,
         calls=model.worker.calls,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from loader_service.broker.control import broken, failure_reported
@@ -46,6 +48,8 @@ class Seat(Mortal):
     """A model of a host. What ends the host ends it; its own quiet end leaves the others."""
 
     shared = True
+    devices: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    reported = b""
 
     def __init__(self, host: Host, number: int, channel: socket.socket, limits: Limits) -> None:
         """Take the place of that number, with the client's end of its channel."""

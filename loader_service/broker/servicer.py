@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from loader_service.broker.device_policy import is_web
 from loader_service.broker.edge import Context, edge
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import CallRefused, Computed
 from loader_service.broker.groups import Owner
 from loader_service.broker.loading import Loading
-from loader_service.broker.messages import description_to_message, limits_to_message
+from loader_service.broker.messages import (
+    delegation_to_message,
+    description_to_message,
+    limits_to_message,
+)
 from loader_service.broker.outstanding import InFlight
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import refuse
@@ -119,7 +124,9 @@ class Servicer(pb_grpc.ModelLoaderServicer):
             model_id=model.model_id,
             sha256=model.sha256,
             description=description_to_message(model.description),
-            isolation=isolation_to_message(model.worker, self._supervisor.memory_held_by),
+            isolation=isolation_to_message(
+                model.worker, self._supervisor.memory_held_by, coarse=model.coarse
+            ),
             limits=limits_to_message(model.limits),
         )
 
@@ -209,14 +216,27 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         return state_to_message(model)
 
     @edge
+    async def GetDelegation(  # noqa: N802
+        self, request: pb.GetDelegationRequest, context: Context
+    ) -> pb.GetDelegationReply:
+        """Say which device runs what of a model."""
+        model = self._session(context).model(request.model_id)
+        model.require_living()
+        delegation = model.delegation()
+        return pb.GetDelegationReply(
+            delegation=None if delegation is None else delegation_to_message(delegation)
+        )
+
+    @edge
     async def ListModels(  # noqa: N802
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsReply:
         """List the principal's models."""
-        self._session(context)
+        owner = self._session(context).owner
+        coarse = is_web(self._principals.policy_for(owner), owner)
         return pb.ListModelsReply(
             models=[
-                row_to_message(model, self._supervisor.memory_held_by)
+                row_to_message(model, self._supervisor.memory_held_by, coarse=coarse)
                 for session in self._sessions.of_principal(self._principal)
                 for model in session.models.values()
                 if model.lost is None

@@ -76,6 +76,9 @@ class Policy:
     """Whether its users speak for others, whose origins get ``hardened`` operators."""
     allowed_sha256: frozenset[bytes] | None = None
     """Only models with these digests load; None: any."""
+    devices: tuple[str, ...] = ()
+    """Devices that its users may have beside the CPU's, and what each needs of the sandbox: names
+    as in ``devices.catalogue``, the first preferred where two are equal."""
 
     def __post_init__(self) -> None:
         """Refuse what names no profile, cannot be, or leaves a limit open; raises ValueError."""
@@ -123,6 +126,8 @@ class Settings(SharedLimits):
     embedder_uids: frozenset[int] = field(default_factory=frozenset)
     """Users who speak for others, whose origins get ``hardened`` operators; they may attach, too.
     See ``principals``."""
+    devices: tuple[str, ...] = ()
+    """Devices for those for whom no policy was written; see `Policy`."""
     policies: tuple[Policy, ...] = ()
     """What holds for other users, of whom each may attach; see `policy_of`."""
     log_level: str = "info"
@@ -219,6 +224,7 @@ class Settings(SharedLimits):
             operators=self.operators,
             isolation=self.isolation,
             embedder=embedder,
+            devices=self.devices,
         )
 
 

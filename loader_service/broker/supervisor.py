@@ -12,6 +12,7 @@ from loader_service.broker.admission import Admission, admission
 from loader_service.broker.births import Births, Kind
 from loader_service.broker.cleaning import reap_strangers
 from loader_service.broker.descriptors import Descriptors
+from loader_service.broker.device_policy import DeviceOrder
 from loader_service.broker.groups import (
     Groups,
     Owner,
@@ -132,11 +133,20 @@ class Supervisor:
         return admission(self._principals, self._tree)
 
     async def spawn(
-        self, owner: Owner, limits: Limits, task: Task, num_threads: int, model_size: int
+        self,
+        owner: Owner,
+        limits: Limits,
+        task: Task,
+        num_threads: int,
+        model_size: int,
+        devices: DeviceOrder | None = None,
     ) -> Worker:
         """Make a worker and wait until it is locked down; raises Refusal if that fails."""
         go = self.order(owner, limits, task, num_threads, model_size)
-        return await self._spawn(Kind(owner, limits, go.threads), go)
+        if devices is None:
+            return await self._spawn(Kind(owner, limits, go.threads), go)
+        kind = Kind(owner, limits, go.threads, devices=devices.enabled)
+        return await self._spawn(kind, replace(go, wish=devices.wish(limits.load_seconds)))
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""

@@ -9,9 +9,10 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 
 from loader_service.broker import pings
 from loader_service.broker.control import CLOSING_SECONDS, Control
@@ -23,7 +24,14 @@ from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.verdict import MEMORY_LIMITS, Evidence, verdict
 from loader_service.sandbox.cgroup import Group
-from loader_service.worker.control import HEAD, Message, pack, pack_fields
+from loader_service.worker.control import (
+    HEAD,
+    LONGEST_DELEGATION,
+    BadMessage,
+    Message,
+    pack,
+    pack_fields,
+)
 from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
@@ -44,6 +52,10 @@ class Worker(Mortal):
 
     answers: frozenset[Message] = frozenset()
     """Messages that are about one of several models."""
+    devices: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Its devices, and what each was granted, in sentences."""
+    reported = b""
+    """What it last said of its devices, beside what it said when its model was loaded; unread."""
     shared = False
     """Whether it holds other models of the origin, too."""
     suspect = True
@@ -146,8 +158,16 @@ class Worker(Mortal):
         """Take note of a message that has come."""
         self._said_last_word |= kind in self._last_word
 
+    def has_devices(self, devices: Mapping[str, tuple[str, ...]]) -> None:
+        """Note what a worker has that was made for devices, and listen to what it says of them."""
+        self.devices = devices
+        self.answers = frozenset({Message.DELEGATION})
+
     def answered(self, kind: Message, payload: bytes) -> None:
-        """Take a message about one of several models; raises BadMessage."""
+        """Keep a report on devices; raises BadMessage."""
+        if len(payload) > LONGEST_DELEGATION:
+            raise BadMessage(f"a report on devices has {len(payload)} bytes")
+        self.reported = payload
 
     def pong(self, payload: bytes) -> None:
         """Take the answer to a ping; raises BadMessage."""

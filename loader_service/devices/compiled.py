@@ -120,6 +120,11 @@ class CompiledPlan:
             addresses.append(item.applied.address)
         return addresses
 
+    @property
+    def runs(self) -> int:
+        """How often partitions have run in this interpreter."""
+        return sum(item.applied.runs for item in self.partitions if item.applied is not None)
+
     def failed(self) -> list[Compiled]:
         """Return the partitions whose own word it is that they failed, else all."""
         return [item for item in self.partitions if item.failure is not None] or self.partitions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from loader_service.devices.reading import read_view
 from loader_service.runtime.engine import LoadedModel, Placement, Runtime
 from loader_service.runtime.failures import UnsupportedModel
 from loader_service.runtime.interpreter import InterpreterModel
+from model_loader_wire.delegation import Delegation
 
 
 class Orders(Protocol):
@@ -76,6 +77,15 @@ class OpenDevices:
             return opened
 
         return PlacedModel(opening, compiled, named=wanted.named)
+
+    def tell_of(
+        self, model: LoadedModel, tell: Callable[[Delegation], None]
+    ) -> Callable[[], None] | None:
+        """Tell from now on what changes; returns what tells the times of runs."""
+        if not isinstance(model, PlacedModel):
+            return None
+        model.tell = tell
+        return model.tell_times
 
 
 def open_devices(runtime: Runtime, enabled: Sequence[Mapping[str, Any]]) -> OpenDevices:

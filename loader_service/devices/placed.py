@@ -42,14 +42,22 @@ class PlacedModel:
         """Whether the last answer is the CPU's."""
         self._shapes: dict[int, Sequence[tuple[int, ...]]] = {}
         self._strings: dict[tuple[int, int], _Strings] = {}
+        self.tell: Callable[[Delegation], None] | None = None
+        """Told what has changed in what devices run, once somebody wants to know."""
+        self._told_runs = 0
         self._model = self._open()
-        self.delegation = self._report()
 
     @property
     def description(self) -> ModelDescription:
         """As of the interpreter that runs the model, with the report on devices."""
-        self.delegation = self._report()
-        return self._model.description.with_delegation(self.delegation)
+        return self._model.description.with_delegation(self._report())
+
+    def tell_times(self) -> None:
+        """Tell the times of runs, if there were any since the last time."""
+        runs = self._compiled.runs
+        if self.tell is not None and runs != self._told_runs:
+            self._told_runs = runs
+            self.tell(self._report())
 
     def prepare_inputs(
         self, signature: int, shapes: Sequence[tuple[int, ...]]
@@ -139,6 +147,8 @@ class PlacedModel:
         self._say(f"{_listed(names)} failed in a run, the CPU answered: {failure}")
         if self._failures >= PATIENCE:
             self._leave_out(failure, names)
+        elif self.tell is not None:
+            self.tell(self._report())
 
     def _open(self) -> InterpreterModel:
         """Open the model on its devices; one that fails is left out, unless it was named."""
@@ -188,6 +198,8 @@ class PlacedModel:
         self._failures = 0
         self._say(f"{_listed(names)} was left out from now on: {failure}")
         self._model = self._open()
+        if self.tell is not None:
+            self.tell(self._report())
 
     def _is_devices(self, failure: RuntimeFailure) -> bool:
         """Whether a failure may be a device's that may be stood in for."""

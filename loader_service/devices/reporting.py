@@ -66,7 +66,8 @@ def _of_kernels(model: ModelView, name: str, nodes: Iterable[int]) -> PartitionF
 
 def _operators(model: ModelView, nodes: Iterable[int]) -> dict[str, int]:
     counts = Counter(model.nodes[index].operator[:NAME_LENGTH] for index in nodes)
-    return dict(counts.most_common(OPERATORS))
+    # Not Counter.most_common, which would import a module, and here no file can be opened.
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:OPERATORS])
 
 
 def _fewer(partitions: list[PartitionFacts]) -> list[PartitionFacts]:

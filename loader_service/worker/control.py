@@ -20,6 +20,8 @@ host and from it."""
 
 LONGEST_FROM_WORKER = 1 << 20
 """Bytes: a description of some thousand tensors fits; most models need less than 30,000."""
+LONGEST_DELEGATION = 256 << 10
+"""Bytes of a report on devices that comes while the model runs."""
 MOST_COMMAS = 1 << 16
 """In a message's fields: as many values make their reader busy for some hundredths of a second,
 and nobody is served meanwhile. Counting commas costs next to nothing."""
@@ -47,6 +49,8 @@ class Message(IntEnum):
     FAILED = 19
     PONG = 20
     CLOSED = 21
+    DELEGATION = 23
+    """Which device runs what has changed since LOADED; nobody asks for it."""
     GONE = 22
     """A model's client has gone or has sent what is no request, and the model is forgotten."""
 

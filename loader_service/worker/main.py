@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from loader_service.runtime.engine import Runtime
 from loader_service.runtime.inspection import inspect_model
@@ -18,7 +19,7 @@ from loader_service.worker.hosting import Host
 from loader_service.worker.opening import Devices, open_model
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.receiving import BrokerGone, receive, receive_model
-from loader_service.worker.saying import say, say_facts, say_failed
+from loader_service.worker.saying import say, say_delegation, say_facts, say_failed
 from loader_service.worker.serving import Serving, prepare_channel
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import model_to_values
@@ -113,7 +114,10 @@ def _live(
         return 0
     del model
     if go.task == Task.LOAD:
-        Serving(loaded, channels[0], control, go).run()
+        told = None
+        if devices is not None:
+            told = devices.tell_of(loaded, partial(say_delegation, control))
+        Serving(loaded, channels[0], control, go, told).run()
     return 0
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loader_service.runtime.engine import LoadedModel, Runtime
 from loader_service.runtime.verifier.verify import verify
 from loader_service.worker.orders import Go
+
+if TYPE_CHECKING:
+    # Not loaded by a worker that was asked for no device.
+    from model_loader_wire.delegation import Delegation
 
 DEVICES = "loader_service.devices.opening"
 """Imported by workers that are ordered to have devices, and by no others."""
@@ -21,6 +25,15 @@ class Devices(Protocol):
         self, runtime: Runtime, model: bytes, wish: Mapping[str, Any], *, go: Go
     ) -> LoadedModel:
         """Load a model that was verified, shared out to devices as the caller wishes."""
+        ...
+
+    def tell_of(
+        self, model: LoadedModel, tell: Callable[[Delegation], None]
+    ) -> Callable[[], None] | None:
+        """Tell from now on what changes in what devices run of a model.
+
+        Returns what is to be called now and then, for the times that runs take.
+        """
         ...
 
 

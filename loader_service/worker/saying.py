@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from loader_service.worker.control import (
+    LONGEST_DELEGATION,
     LONGEST_FROM_WORKER,
     MOST_COMMAS,
     Message,
@@ -15,6 +17,10 @@ from loader_service.worker.control import (
 from loader_service.worker.failing import Refused
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.frames import pack_failure
+
+if TYPE_CHECKING:
+    # Not loaded by a worker that was asked for no device.
+    from model_loader_wire.delegation import Delegation
 
 
 def say(control: socket.socket, data: bytes) -> None:
@@ -27,6 +33,13 @@ def say(control: socket.socket, data: bytes) -> None:
 def say_failed(control: socket.socket, failure: Failure, about: bytes = b"") -> None:
     """Say why a model is not loaded; `about` is the number of a host's channel."""
     say(control, pack(Message.FAILED, about + pack_failure(failure)))
+
+
+def say_delegation(control: socket.socket, delegation: Delegation) -> None:
+    """Tell of a change in what devices run; one that would be too long to say is not told."""
+    message = pack_fields(Message.DELEGATION, delegation.to_values())
+    if len(message) <= LONGEST_DELEGATION and message.count(b",") <= MOST_COMMAS:
+        say(control, message)
 
 
 def say_facts(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
@@ -57,8 +58,10 @@ class Serving:
         channel: socket.socket,
         control: socket.socket,
         go: Go,
+        when_pinged: Callable[[], None] | None = None,
     ) -> None:
         self._model = model
+        self._when_pinged = when_pinged
         self._channel = channel.fileno()
         self._control = control
         self._inbox = Inbox(channel, self._look_at_control)
@@ -306,6 +309,8 @@ class Serving:
                 answer = pack(Message.PONG, PONG.pack(number, self._calls))
                 try:
                     os.write(self._control.fileno(), answer)
+                    if self._when_pinged is not None:
+                        self._when_pinged()
                 except ConnectionError:
                     raise ChannelClosed from None
 

@@ -18,7 +18,7 @@ NAMES = {
     *("create_context", "connect", "embed", "aio"),
     *("Connection", "MLContext", "MLModelLoader", "MLModel"),
     *("MLTensor", "MLTensorInfo", "Limits", "Lost", "Isolation"),
-    *("Format", "ModelRow", "Report"),
+    *("Delegation", "Format", "ModelRow", "Report"),
     *("ModelLoaderError", "AbortError", "ConstraintError", "DataError", "InvalidStateError"),
     *("NetworkError", "NotSupportedError", "OperationError", "QuotaExceededError"),
     *("SecurityError", "TimeoutError", "UnknownError"),

@@ -131,7 +131,7 @@ class LoadRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[LoadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[LoadTrailer, _Mapping]] = ...) -> None: ...
 
 class LoadHeader(_message.Message):
-    __slots__ = ("model_format", "size", "num_threads", "device_preference", "power_preference", "limits", "required_layers", "relayed", "label", "offer")
+    __slots__ = ("model_format", "size", "num_threads", "device_preference", "power_preference", "limits", "required_layers", "relayed", "label", "offer", "device_options")
     MODEL_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,7 @@ class LoadHeader(_message.Message):
     RELAYED_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     model_format: str
     size: int
     num_threads: int
@@ -152,7 +153,26 @@ class LoadHeader(_message.Message):
     relayed: bool
     label: str
     offer: bytes
-    def __init__(self, model_format: _Optional[str] = ..., size: _Optional[int] = ..., num_threads: _Optional[int] = ..., device_preference: _Optional[str] = ..., power_preference: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., required_layers: _Optional[_Iterable[str]] = ..., relayed: bool = ..., label: _Optional[str] = ..., offer: _Optional[bytes] = ...) -> None: ...
+    device_options: DeviceOptions
+    def __init__(self, model_format: _Optional[str] = ..., size: _Optional[int] = ..., num_threads: _Optional[int] = ..., device_preference: _Optional[str] = ..., power_preference: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., required_layers: _Optional[_Iterable[str]] = ..., relayed: bool = ..., label: _Optional[str] = ..., offer: _Optional[bytes] = ..., device_options: _Optional[_Union[DeviceOptions, _Mapping]] = ...) -> None: ...
+
+class DeviceOptions(_message.Message):
+    __slots__ = ("accelerator_name", "execution_preference", "allow_fp16", "max_number_delegated_partitions", "min_nodes_per_partition", "disallow_nnapi_cpu", "cache_token")
+    ACCELERATOR_NAME_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_FP16_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUMBER_DELEGATED_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    MIN_NODES_PER_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    DISALLOW_NNAPI_CPU_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    accelerator_name: str
+    execution_preference: str
+    allow_fp16: bool
+    max_number_delegated_partitions: int
+    min_nodes_per_partition: int
+    disallow_nnapi_cpu: bool
+    cache_token: bytes
+    def __init__(self, accelerator_name: _Optional[str] = ..., execution_preference: _Optional[str] = ..., allow_fp16: bool = ..., max_number_delegated_partitions: _Optional[int] = ..., min_nodes_per_partition: _Optional[int] = ..., disallow_nnapi_cpu: bool = ..., cache_token: _Optional[bytes] = ...) -> None: ...
 
 class LoadTrailer(_message.Message):
     __slots__ = ("sha256",)
@@ -225,18 +245,28 @@ class TensorInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., rank_known: bool = ..., dimensions: _Optional[_Iterable[int]] = ..., byte_length: _Optional[int] = ...) -> None: ...
 
 class Isolation(_message.Message):
-    __slots__ = ("layers", "missing", "memory_held_by", "worker_pid", "shared")
+    __slots__ = ("layers", "missing", "memory_held_by", "worker_pid", "shared", "devices")
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     MEMORY_HELD_BY_FIELD_NUMBER: _ClassVar[int]
     WORKER_PID_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedScalarFieldContainer[str]
     missing: _containers.RepeatedCompositeFieldContainer[MissingLayer]
     memory_held_by: str
     worker_pid: int
     shared: bool
-    def __init__(self, layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., worker_pid: _Optional[int] = ..., shared: bool = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceGrants]
+    def __init__(self, layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., worker_pid: _Optional[int] = ..., shared: bool = ..., devices: _Optional[_Iterable[_Union[DeviceGrants, _Mapping]]] = ...) -> None: ...
+
+class DeviceGrants(_message.Message):
+    __slots__ = ("device", "grants")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    grants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, device: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MissingLayer(_message.Message):
     __slots__ = ("layer", "reason")
@@ -325,6 +355,78 @@ class ModelState(_message.Message):
     lost: bool
     detail: ErrorDetail
     def __init__(self, model_id: _Optional[str] = ..., lost: bool = ..., detail: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class GetDelegationRequest(_message.Message):
+    __slots__ = ("model_id",)
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    def __init__(self, model_id: _Optional[str] = ...) -> None: ...
+
+class GetDelegationReply(_message.Message):
+    __slots__ = ("delegation",)
+    DELEGATION_FIELD_NUMBER: _ClassVar[int]
+    delegation: Delegation
+    def __init__(self, delegation: _Optional[_Union[Delegation, _Mapping]] = ...) -> None: ...
+
+class Delegation(_message.Message):
+    __slots__ = ("nodes", "partitions", "devices", "reasons", "steps", "coarse")
+    class Partition(_message.Message):
+        __slots__ = ("device", "nodes", "operators", "compile_seconds", "cache", "run_seconds")
+        class OperatorsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: int
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+        DEVICE_FIELD_NUMBER: _ClassVar[int]
+        NODES_FIELD_NUMBER: _ClassVar[int]
+        OPERATORS_FIELD_NUMBER: _ClassVar[int]
+        COMPILE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+        CACHE_FIELD_NUMBER: _ClassVar[int]
+        RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+        device: str
+        nodes: int
+        operators: _containers.ScalarMap[str, int]
+        compile_seconds: float
+        cache: str
+        run_seconds: float
+        def __init__(self, device: _Optional[str] = ..., nodes: _Optional[int] = ..., operators: _Optional[_Mapping[str, int]] = ..., compile_seconds: _Optional[float] = ..., cache: _Optional[str] = ..., run_seconds: _Optional[float] = ...) -> None: ...
+    class Device(_message.Message):
+        __slots__ = ("name", "type", "version", "feature_level")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TYPE_FIELD_NUMBER: _ClassVar[int]
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        type: str
+        version: str
+        feature_level: int
+        def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., version: _Optional[str] = ..., feature_level: _Optional[int] = ...) -> None: ...
+    class Reason(_message.Message):
+        __slots__ = ("device", "operator", "count", "reason")
+        DEVICE_FIELD_NUMBER: _ClassVar[int]
+        OPERATOR_FIELD_NUMBER: _ClassVar[int]
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        device: str
+        operator: str
+        count: int
+        reason: str
+        def __init__(self, device: _Optional[str] = ..., operator: _Optional[str] = ..., count: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    COARSE_FIELD_NUMBER: _ClassVar[int]
+    nodes: int
+    partitions: _containers.RepeatedCompositeFieldContainer[Delegation.Partition]
+    devices: _containers.RepeatedCompositeFieldContainer[Delegation.Device]
+    reasons: _containers.RepeatedCompositeFieldContainer[Delegation.Reason]
+    steps: _containers.RepeatedScalarFieldContainer[str]
+    coarse: bool
+    def __init__(self, nodes: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[Delegation.Partition, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Delegation.Device, _Mapping]]] = ..., reasons: _Optional[_Iterable[_Union[Delegation.Reason, _Mapping]]] = ..., steps: _Optional[_Iterable[str]] = ..., coarse: bool = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

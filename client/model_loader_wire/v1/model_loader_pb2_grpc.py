@@ -79,6 +79,11 @@ class ModelLoaderStub(object):
                 request_serializer=model__loader_dot_v1_dot_model__loader__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.ModelState.FromString,
                 _registered_method=True)
+        self.GetDelegation = channel.unary_unary(
+                '/model_loader.v1.ModelLoader/GetDelegation',
+                request_serializer=model__loader_dot_v1_dot_model__loader__pb2.GetDelegationRequest.SerializeToString,
+                response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.GetDelegationReply.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/model_loader.v1.ModelLoader/ListModels',
                 request_serializer=model__loader_dot_v1_dot_model__loader__pb2.ListModelsRequest.SerializeToString,
@@ -151,6 +156,13 @@ class ModelLoaderServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDelegation(self, request, context):
+        """Which device runs which part of a model, as its worker last said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The caller's own models: every session of the same principal.
         """
@@ -205,6 +217,11 @@ def add_ModelLoaderServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.GetModelRequest.FromString,
                     response_serializer=model__loader_dot_v1_dot_model__loader__pb2.ModelState.SerializeToString,
+            ),
+            'GetDelegation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDelegation,
+                    request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.GetDelegationRequest.FromString,
+                    response_serializer=model__loader_dot_v1_dot_model__loader__pb2.GetDelegationReply.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -455,6 +472,33 @@ class ModelLoader(object):
             '/model_loader.v1.ModelLoader/GetModel',
             model__loader_dot_v1_dot_model__loader__pb2.GetModelRequest.SerializeToString,
             model__loader_dot_v1_dot_model__loader__pb2.ModelState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDelegation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_loader.v1.ModelLoader/GetDelegation',
+            model__loader_dot_v1_dot_model__loader__pb2.GetDelegationRequest.SerializeToString,
+            model__loader_dot_v1_dot_model__loader__pb2.GetDelegationReply.FromString,
             options,
             channel_credentials,
             insecure,
