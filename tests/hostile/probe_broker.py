@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
+from loader_service.broker import settings as broker_settings
 from loader_service.broker import zygote_process
 from tests.hostile.attacks.memory import secret_of
 from tests.support import broker_variant
@@ -28,6 +29,8 @@ def main(arguments: list[str]) -> int:
     )
     assert bootstrap != zygote_process.BOOTSTRAP
     setattr(zygote_process, "BOOTSTRAP", bootstrap)  # noqa: B010
+    probe = json.loads(options)["runtime"]
+    setattr(broker_settings, "RUNTIMES", (*broker_settings.RUNTIMES, probe))  # noqa: B010
     return broker_variant.main([life, options, json.dumps(changed)])
 
 
