@@ -11,10 +11,11 @@ Importing this package loads no runtime: models run in processes of the service.
 face, with the same objects, is ``model_loader.aio``.
 """
 
+import typing as _typing
+
 from model_loader_wire.delegation import Delegation
 from model_loader_wire.limits import Limits
 
-from . import aio
 from ._connection import Connection, connect, embed
 from ._context import MLContext, create_context
 from ._loader import MLModelLoader
@@ -35,6 +36,22 @@ from .errors import (
     TimeoutError,
     UnknownError,
 )
+
+if _typing.TYPE_CHECKING:
+    from . import aio
+else:
+
+    def __getattr__(name):
+        """Import ``aio``, and asyncio with it, for who uses it."""
+        if name == "aio":
+            from importlib import import_module
+
+            return import_module(f"{__name__}.aio")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), "aio"})
+
 
 __all__ = [
     "AbortError",

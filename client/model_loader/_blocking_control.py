@@ -1,4 +1,8 @@
-"""The control plane for threads: one gRPC channel, called so that no interruption harms it."""
+"""The control plane for threads: one gRPC channel, called so that no interruption harms it.
+
+gRPC is imported where it is used: a program that starts a private service has it imported while
+that starts (see ``_embedded``).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-import grpc
-import grpc.experimental
 from google.protobuf.message import Message
 
 from . import _fork
@@ -24,10 +26,6 @@ GRPC_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 ]
-# The stream that holds a relayed session open must not keep a thread inside gRPC: see forks in
-# _uninterrupted.
-STREAM_OPTIONS = [(grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
-
 NOTIFY_SECONDS = 10.0
 STREAMED = frozenset({"Load", "Inspect"})
 
@@ -47,9 +45,14 @@ class BlockingControl:
 
     def dial(self, target: str, token: str) -> None:
         """Make the channel, or only change the token."""
+        import grpc
+        from grpc.experimental import ChannelOptions
+
         self._metadata = ((SESSION_KEY, token),) if token else ()
         if target != self._target:
-            options = GRPC_OPTIONS + STREAM_OPTIONS
+            # The stream that holds a relayed session open must not keep a thread inside gRPC: see
+            # forks in _uninterrupted.
+            options = [*GRPC_OPTIONS, (ChannelOptions.SingleThreadedUnaryStream, 1)]
             self._channel = uninterrupted(
                 lambda: grpc.insecure_channel(target, options=options), _nothing
             )
@@ -68,6 +71,8 @@ class BlockingControl:
         An exception in the meantime (Ctrl-C) withdraws the call; a reply that came all the same is
         given to `unclaimed`.
         """
+        import grpc
+
         attempt = _Attempt(lambda: self._start(method, request, timeout))
 
         def withdraw() -> None:
@@ -90,6 +95,8 @@ class BlockingControl:
 
     def open_stream(self, request: bytes, timeout: float) -> Message:
         """Call OpenSession and keep its stream; gives the first event."""
+        import grpc
+
         kept: list[Any] = []
         late = threading.Event()
 
@@ -126,6 +133,8 @@ class BlockingControl:
 
     def hang_up(self) -> None:
         """End the stream and the channel."""
+        import grpc
+
         stream, self._stream = self._stream, None
         channel, self._channel = self._channel, None
 
@@ -175,6 +184,8 @@ class _Attempt:
 
     def withdraw(self) -> bytes | None:
         """Cancel the call; gives the reply if it has come before that."""
+        import grpc
+
         self._started.wait()
         future = self._future
         if future is None:

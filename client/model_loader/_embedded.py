@@ -79,6 +79,8 @@ class EmbeddedBroker:
                     stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
                     start_new_session=True,
                 )
+            # The program imports what it will speak with while the service starts.
+            importlib.import_module("grpc.experimental")
             answer = self._read_answer()
         except BaseException:
             self._life.close()

@@ -52,6 +52,19 @@ def test_import_loads_no_runtime_and_no_service() -> None:
     assert not loaded & (heavy | {"psutil", "click", "rich", "model_loader_cli"})
 
 
+def test_import_leaves_grpc_and_asyncio_for_later() -> None:
+    """A program that starts a private service imports them while that starts."""
+    code = (
+        "import sys, model_loader as ml\n"
+        "later = {'grpc', 'asyncio', 'ssl', 'logging'}\n"
+        "assert not later & set(sys.modules), later & set(sys.modules)\n"
+        "assert 'aio' in dir(ml) and 'aio' not in vars(ml)\n"
+        "assert ml.aio.Connection and 'asyncio' in sys.modules\n"
+        "assert not hasattr(ml, 'oia')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_import_starts_nothing() -> None:
     code = "import threading, os, model_loader; print(threading.active_count())"
     done = subprocess.run(
