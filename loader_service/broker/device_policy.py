@@ -94,17 +94,6 @@ def is_web(policy: Policy, owner: Owner) -> bool:
     return policy.embedder and not is_own(owner.origin)
 
 
-def grants_for(enabled: Iterable[Enabled]) -> Grants:
-    """Return what a worker with these devices needs; those that are missing need nothing."""
-    grants = Grants()
-    for device in enabled:
-        try:
-            grants |= grants_of(device)
-        except DeviceMissing:
-            continue
-    return grants
-
-
 def shown(enabled: Iterable[Enabled]) -> dict[str, tuple[str, ...]]:
     """Say what each device of a worker is granted, in sentences."""
     said = {}
@@ -125,6 +114,10 @@ def sentences(grants: Grants) -> tuple[str, ...]:
         said.append(f"opens {', '.join(grants.device_nodes)}")
     if grants.system_calls:
         said.append(f"system calls: {', '.join(grants.system_calls)}")
+    if grants.file:
+        said.append(f"one file in memory, {grants.file}")
+    if grants.tasks:
+        said.append(f"{grants.tasks} more threads")
     if grants.fresh_process:
         said.append("a process of its own making, not a fork")
     return tuple(said)

@@ -103,6 +103,8 @@ def openvino_grants(enabled: Enabled) -> Grants:
     )
 
 
+PARTITIONED = frozenset({"max_number_delegated_partitions", "min_nodes_per_partition"})
+"""Options that mean something to every device that is given partitions."""
 KINDS: Mapping[str, Kind] = {
     REFERENCE: Kind(
         "loader_service.devices.reference", frozenset({"disallow_nnapi_cpu"}), no_grants
@@ -110,10 +112,10 @@ KINDS: Mapping[str, Kind] = {
     XNNPACK: Kind("loader_service.devices.xnnpack", frozenset(), no_grants),
     OPENVINO: Kind(
         "loader_service.devices.openvino",
-        frozenset({"allow_fp16", "cache_token"}),
+        PARTITIONED | {"allow_fp16", "cache_token"},
         openvino_grants,
     ),
-    EXTERNAL: Kind("loader_service.devices.external", frozenset(), library_is_there),
+    EXTERNAL: Kind("loader_service.devices.external", PARTITIONED, library_is_there),
 }
 """By what a device's name begins with."""
 
