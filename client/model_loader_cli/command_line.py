@@ -12,11 +12,17 @@ import click
 from model_loader import ModelLoaderError
 
 from .commands.bench import bench
+from .commands.completion import completion
 from .commands.demo import demo
 from .commands.doctor import doctor
+from .commands.drain import drain
+from .commands.events import events
 from .commands.inspect import inspect
+from .commands.kill import kill
 from .commands.ps import ps
 from .commands.run import run
+from .commands.status import status
+from .commands.top import top
 from .exits import EPILOG, Exit, NoService, exit_for
 from .failing import show_error, show_failure
 
@@ -44,7 +50,11 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (demo, run, inspect, ps, doctor, bench):
+for command in (
+    *(demo, run, inspect, doctor, bench),
+    *(status, ps, top, events, kill, drain),
+    completion,
+):
     cli.add_command(command)
 
 
@@ -61,7 +71,9 @@ def status_of(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:
+            return Exit.OK  # a shell was told how to complete a word
         # Click and Rich end the program when nobody reads on; its last flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.NOBODY_READS

@@ -20,7 +20,7 @@ from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Zygote, ZygoteGone
-from loader_service.broker.zygotes import Zygotes
+from loader_service.broker.zygotes import BROKEN, Zygotes
 from loader_service.devices.catalogue import Enabled, grants_together
 from loader_service.sandbox.credentials import UidPool
 from loader_service.sandbox.grants import Grants
@@ -67,11 +67,13 @@ class Births:
         descriptors: Descriptors,
         zygotes: Zygotes,
         groups: Groups | None,
-        born: Callable[[Worker], None],
+        born: Callable[[Worker, Owner], None],
         over: Callable[[bool], None],
         ended: Callable[[Worker], None],
     ) -> None:
-        """Call `born` with each worker, `over` with whether it went well, `ended` at its death."""
+        """Say what to call: `born` with each worker and whose it is, `over` with whether a birth
+        went well, `ended` with a worker that is dead.
+        """
         self._settings = settings
         self._descriptors = descriptors
         self._zygotes = zygotes
@@ -114,7 +116,7 @@ class Births:
                 await zygote.warmed(self._settings.start_seconds)
                 return await self._fork(zygote, kind)
             except ZygoteGone:
-                await self._zygotes.discard(principal, zygote)
+                await self._zygotes.discard(principal, zygote, BROKEN)
         raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
 
     def _over(self, birth: asyncio.Task[Worker]) -> None:
@@ -164,7 +166,7 @@ class Births:
                 if kind.devices:
                     worker.has_devices(shown(kind.devices))
             undo.pop_all()
-        self._born_call(worker)
+        self._born_call(worker, kind.owner)
         if uid is not None and self._uids is not None:
             pool = self._uids
             worker.when_ended(lambda _: pool.give_back(uid))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -15,22 +16,31 @@ from loader_service.broker.calls import Calls, Passing
 from loader_service.broker.decoding import Decoding
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
+from loader_service.broker.draining import Draining
 from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import ServiceEnding, ServiceReady
 from loader_service.broker.groups import Owner
 from loader_service.broker.health import Health
+from loader_service.broker.living import Living
 from loader_service.broker.loading import Loading
 from loader_service.broker.outstanding import InFlight
 from loader_service.broker.principals import Principals
 from loader_service.broker.reloading import Reloading
-from loader_service.broker.servicer import Servicer
+from loader_service.broker.servicer import VERSION, Servicer
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
+from loader_service.broker.steering import Steering
 from loader_service.broker.supervisor import Supervisor
+from loader_service.broker.telling import tell_of
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox.cgroup import Tree
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from loader_service.broker.administration import Administration
+    from loader_service.broker.measuring import Measuring
 
 log = logging.getLogger("model_loader.broker")
 
@@ -58,10 +68,26 @@ class Broker:
         self._principals = principals = Principals(settings)
         self._sessions = Sessions(settings, principals)
         self._descriptors = Descriptors(settings, principals)
-        self._supervisor = Supervisor(settings, principals, self._descriptors, tree, zygote)
-        self._loading = Loading(
-            settings, principals, self._descriptors, self._sessions, self._supervisor
+        self._supervisor = Supervisor(
+            settings, principals, self._descriptors, tree, zygote, self._events
         )
+        self._living = Living(self._sessions)
+        self._events.add_reader(self._living.count)
+        tell_of(self._sessions, self._supervisor.readiness, self._events)
+        self._draining = Draining(
+            self._supervisor.readiness, self._events, self._living.models_left
+        )
+        self._loading = Loading(
+            settings,
+            principals,
+            self._descriptors,
+            self._sessions,
+            self._supervisor,
+            self._events,
+            self._draining,
+        )
+        self._administration: Administration | None = None
+        self._measuring: Measuring | None = None
         self.reloading = Reloading(principals, self._supervisor)
         self._in_flight = InFlight(settings)
         self._passing = Passing(settings)
@@ -75,6 +101,7 @@ class Broker:
         # Its own user's server gets ready while the zygote warms up.
         await self._server(os.geteuid())
         await self._supervisor.start()
+        await self._let_it_be_watched()
         self._attach = AttachServer(
             self._directory.attach_path,
             self._settings,
@@ -95,19 +122,56 @@ class Broker:
             self._supervisor.total_memory_bytes,
             ", ".join(self._supervisor.layers),
         )
+        runtime = self._supervisor.runtime
+        self._events.tell(
+            ServiceReady(version=VERSION, runtime=f"{runtime.runtime} {runtime.version}")
+        )
         for layer, reason in self._supervisor.missing.items():
             log.warning("this host does not give the layer %s: %s", layer, reason)
         if self._settings.isolation == "origin":
             log.warning("the models of an origin share a process, as it was asked for")
 
+    @property
+    def drained(self) -> asyncio.Event:
+        """Set when a drain is over, and the service is to end."""
+        return self._draining.over
+
+    async def _let_it_be_watched(self) -> None:
+        """Open the admin socket and serve the metrics, as the settings say."""
+        settings = self._settings
+        if settings.admin:
+            from loader_service.broker.administration import Administration
+
+            steering = Steering(
+                settings,
+                self._sessions,
+                self._supervisor,
+                self._living,
+                self._events,
+                self._draining,
+            )
+            self._administration = Administration(self._directory, steering)
+            await self._administration.start()
+        if settings.metrics or settings.metrics_port is not None:
+            from loader_service.broker.measuring import Measuring
+
+            self._measuring = Measuring(settings, self._supervisor, self._living, self._events)
+            await self._measuring.start(self._directory.metrics_path)
+
     async def stop(self) -> None:
         """End every session, worker and server, and remove the directory."""
         try:
+            self._draining.stop()
+            if self._measuring is not None:
+                await self._measuring.stop()
+            if self._administration is not None:
+                await self._administration.stop()
             if self._accepting is not None:
                 self._accepting.cancel()
                 await asyncio.wait([self._accepting])
             if self._attach is not None:
                 await self._attach.stop()
+            self._events.tell(ServiceEnding())
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
             servers = [server for server, _ in self._servers.values()]

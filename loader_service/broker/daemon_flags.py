@@ -68,8 +68,17 @@ NUMBERS = {
     "claim_seconds": "a model whose channel nobody asked for by then is closed",
     "handshake_seconds": "how long a connection may be open before it has said who it is",
     "message_seconds": "how long a call's one message may take to come",
+    "metrics_port": "a loopback port where metrics are served, too, for every program of this "
+    "machine; they do not tell origins there",
 }
 """Settings with flags of their own that are numbers."""
+SWITCHES = {
+    "admin": "whether root and the service's own user can see and steer the service by a socket "
+    "for them alone",
+    "metrics": "whether metrics for Prometheus are served on a socket in the directory",
+}
+"""Settings with flags of their own that are yes or no."""
+GROUP = "metrics_group"
 
 
 def default_directory() -> str:
@@ -122,8 +131,20 @@ def parser() -> argparse.ArgumentParser:
     for name, (flag, text) in USERS.items():
         result.add_argument(flag, action="append", metavar="USER", help=text, dest=name)
     for name, text in NUMBERS.items():
-        default = getattr(DEFAULTS, name)
+        default = _said(getattr(DEFAULTS, name), "none")
         result.add_argument(_flag(name), metavar="N", help=f"{text} (default: {default})")
+    for name, text in SWITCHES.items():
+        default = "yes" if getattr(DEFAULTS, name) else "no"
+        result.add_argument(
+            _flag(name),
+            action=argparse.BooleanOptionalAction,
+            help=f"{text} (default: {default})",
+        )
+    result.add_argument(
+        _flag(GROUP),
+        metavar="GROUP",
+        help="the group that may read the metrics, by name or gid (default: the service's own)",
+    )
     shared = result.add_argument_group(
         "limits that models share", "of an origin, of a principal (a user), and in all"
     )
@@ -145,7 +166,7 @@ def settings_given(given: Mapping[str, Any]) -> dict[Keys, tuple[str, Any]]:
             flags[SHARED, name] = flag, value
         elif hasattr(DEFAULT_LIMITS, name):
             flags[LIMITS, name] = flag, value
-        elif name == "directory" or name in {*WORDS, *USERS, *NUMBERS}:
+        elif name == "directory" or name in {*WORDS, *USERS, *NUMBERS, *SWITCHES, GROUP}:
             flags[SERVICE, name] = flag, value
     return flags
 
@@ -154,5 +175,5 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _said(default: object) -> str:
-    return "no limit" if default is None else str(default)
+def _said(default: object, none: str = "no limit") -> str:
+    return none if default is None else str(default)

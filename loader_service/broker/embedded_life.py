@@ -36,7 +36,7 @@ def live(begun: Beginning, life: socket.socket, program: int, options: Mapping[s
         limits = complete(Limits.from_values(options.get("limits", {})))
         devices = tuple(map(str, options.get("devices", ())))
         enabled_devices(devices)
-        settings = Settings(directory="", limits=limits, devices=devices, **chosen)
+        settings = Settings(directory="", limits=limits, devices=devices, admin=False, **chosen)
         directory = private_directory()
     except (TypeError, ValueError) as error:
         _say(life, {"error": {"cause": Cause.INVALID_INPUT.value, "message": str(error)}})

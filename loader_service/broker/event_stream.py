@@ -74,6 +74,7 @@ class EventStream:
         self._readers: list[Reader] = []
         self._followers: set[Follower] = set()
         self._kept: deque[Told] = deque(maxlen=KEPT)
+        self._left_out = 0
 
     def add_reader(self, read: Reader) -> None:
         """Have every event told to a function, which must be quick and may not await."""
@@ -92,6 +93,11 @@ class EventStream:
         for follower in self._followers:
             follower.tell(told)
 
+    @property
+    def left_out(self) -> int:
+        """How many events all followers together were not told, being too far behind."""
+        return self._left_out + sum(follower.left_out for follower in self._followers)
+
     def kept(self) -> list[Told]:
         """Return the latest events that matter, oldest first."""
         return list(self._kept)
@@ -105,3 +111,4 @@ class EventStream:
             yield follower
         finally:
             self._followers.discard(follower)
+            self._left_out += follower.left_out

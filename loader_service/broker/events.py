@@ -279,6 +279,17 @@ class ConnectionRefused(Failed):
     user: int
 
 
+KINDS: tuple[type[Event], ...] = (
+    *(ServiceReady, ReadinessChanged, DrainBegan, DrainEnded, ServiceEnding),
+    *(SessionOpened, SessionClosed, ConnectionRefused),
+    *(LoadBegan, LoadReady, LoadFailed, ModelClosed, ModelLost),
+    *(Computed, CallRefused),
+    *(WorkerEnded, ZygoteRenewed),
+    *(SettingsChanged, EndedByAdministrator),
+)
+"""All of them, as the documentation shows them."""
+
+
 def limit_hit(event: Event) -> str:
     """Return the limit that an event shows to be reached, or "".
 

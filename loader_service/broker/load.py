@@ -35,13 +35,19 @@ class Load:
         """Bytes of model to come; 0 if not known beforehand."""
         self.content = content
         """The model's bytes as sealed memory, where they are held."""
-        self.count_upload = count_upload
-        """Told how many bytes of the model have come; raises Refusal for too many."""
+        self.received = 0 if content is None else content.size
+        """Bytes of the model that have come."""
+        self._count_upload = count_upload
         self.devices = devices
         """What it gets of devices; None for a load that has nothing to do with them."""
         self._session = session
         self._worker: Place | None = None
         self._began = monotonic()
+
+    def count_upload(self, received: int) -> None:
+        """Take note of how many bytes of the model have come; raises Refusal for too many."""
+        self._count_upload(received)
+        self.received = received
 
     def age(self) -> float:
         """Seconds since the header came."""

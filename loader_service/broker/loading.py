@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.device_policy import device_order
+from loader_service.broker.draining import Draining
+from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import LoadBegan, LoadFailed, LoadReady
 from loader_service.broker.held_models import HeldModels
 from loader_service.broker.hosts import Hosts
 from loader_service.broker.load import Load, late
@@ -39,6 +43,8 @@ from model_loader_wire.limits import LimitRaised, Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 LABEL_LENGTH = 256
+LOAD, INSPECT = "load", "inspect"
+"""Tasks, as events name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,12 @@ class Loading:
         descriptors: Descriptors,
         sessions: Sessions,
         supervisor: Supervisor,
+        events: EventStream,
+        draining: Draining,
     ) -> None:
         self._settings = settings
+        self._events = events
+        self._draining = draining
         self._principals = principals
         self._sessions = sessions
         self._supervisor = supervisor
@@ -82,7 +92,7 @@ class Loading:
 
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""
-        async with self._admitted(session, parts) as load:
+        async with self._admitted(session, parts, LOAD) as load:
             worker = await self._spawn(session, load, Task.LOAD)
             digest = await self._receive(session, load, worker, parts)
             description = await read_description(worker)
@@ -101,6 +111,7 @@ class Loading:
             if load.content is not None:
                 self.held.keep(session, digest, load.content)
             self._sessions.add(session, model)
+        self._tell_ready(session, load, LOAD, digest, worker, model.model_id)
         self._prepare_next(session, load)
         if model.relay is None:
             loop = asyncio.get_running_loop()
@@ -124,17 +135,69 @@ class Loading:
 
     async def inspect(self, session: Session, parts: Parts) -> Inspection:
         """Read what a file is, in a worker that serves nothing else; raises Refusal."""
-        async with self._admitted(session, parts) as load:
+        async with self._admitted(session, parts, INSPECT) as load:
             with self._sessions.inspecting(session, load.limits):
                 worker = await self._spawn(session, load, Task.INSPECT)
                 digest = await self._receive(session, load, worker, parts)
                 summary = await read_summary(worker)
                 await worker.end(Failure(Cause.CLOSED, "the inspection ended"))
+        self._tell_ready(session, load, INSPECT, digest, worker)
         return Inspection(summary, digest, worker)
 
+    def _tell_ready(
+        self,
+        session: Session,
+        load: Load,
+        task: str,
+        digest: bytes,
+        worker: Place,
+        model_id: str | None = None,
+    ) -> None:
+        self._events.tell(
+            LoadReady(
+                owner=session.owner,
+                task=task,
+                model_id=model_id,
+                sha256=digest.hex(),
+                model_bytes=load.received,
+                worker_pid=worker.pid,
+                seconds=load.age(),
+            )
+        )
+
+    @contextmanager
+    def _telling_of_failure(self, session: Session, task: str) -> Iterator[None]:
+        """Tell if the block fails, whatever it was that failed."""
+        began = monotonic()
+        try:
+            yield
+        except BaseException as error:
+            match error:
+                case Refusal():
+                    failure, error.told = error.failure, True
+                case asyncio.CancelledError():
+                    failure = Failure(Cause.CANCELLED, "the caller withdrew the load")
+                case _:
+                    failure = Failure(Cause.INTERNAL, f"a fault of the service: {type(error)}")
+            seconds = monotonic() - began
+            self._events.tell(
+                LoadFailed(owner=session.owner, task=task, failure=failure, seconds=seconds)
+            )
+            raise
+
     @asynccontextmanager
-    async def _admitted(self, session: Session, parts: Parts) -> AsyncIterator[Load]:
+    async def _admitted(self, session: Session, parts: Parts, task: str) -> AsyncIterator[Load]:
         """Check a load's header and count it; its deadline and its failure end its worker."""
+        with self._telling_of_failure(session, task):
+            async with self._checked(session, parts) as load:
+                self._events.tell(
+                    LoadBegan(owner=session.owner, task=task, announced_bytes=load.size)
+                )
+                yield load
+
+    @asynccontextmanager
+    async def _checked(self, session: Session, parts: Parts) -> AsyncIterator[Load]:
+        self._draining.check()
         self._principals.require(session.principal)
         longest = self._principals.policy_for(session.owner).limits.load_seconds or 0
         try:

@@ -42,6 +42,8 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = {}
+        """Of each metric, by its name without `_total`."""
         self._loads = self._counter(
             "loads",
             "Loads and inspections that ended, by outcome: ready, or why not.",
@@ -51,12 +53,11 @@ class Metrics:
         self._loads_begun = self._counter(
             "loads_begun", "Loads and inspections that were let in.", "task"
         )
-        self._load_seconds = Histogram(
-            f"{PREFIX}load_seconds",
+        self._load_seconds = self._histogram(
+            "load_seconds",
             "Loads and inspections that went well, from the header to the end.",
-            ["task"],
-            registry=self.registry,
-            buckets=LOAD_BUCKETS,
+            LOAD_BUCKETS,
+            "task",
         )
         self._model_bytes = self._counter("model_bytes", "Bytes of models that were loaded.")
         self._calls = self._counter(
@@ -65,13 +66,12 @@ class Metrics:
             "Calls on direct channels do not pass the service.",
             "outcome",
         )
-        self._call_seconds = Histogram(
-            f"{PREFIX}relayed_call_seconds",
+        self._call_seconds = self._histogram(
+            "relayed_call_seconds",
             "Relayed computations that went well, by phase; how compute and queue share the time "
             "between request and answer is the worker's own word.",
-            ["phase"],
-            registry=self.registry,
-            buckets=CALL_BUCKETS,
+            CALL_BUCKETS,
+            "phase",
         )
         self._tensor_bytes = self._counter(
             "relayed_tensor_bytes", "Bytes of tensors in relayed computations.", "direction"
@@ -99,7 +99,12 @@ class Metrics:
         self._prepare()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        self.labels[f"{PREFIX}{name}"] = labels
         return Counter(f"{PREFIX}{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], label: str) -> Histogram:
+        self.labels[f"{PREFIX}{name}"] = (label,)
+        return Histogram(f"{PREFIX}{name}", text, [label], registry=self.registry, buckets=buckets)
 
     def _prepare(self) -> None:
         """Show the series that always matter from the start: a rate needs a zero before its one."""

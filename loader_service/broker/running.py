@@ -19,7 +19,7 @@ def run(
     read: Callable[[], Settings] | None = None,
     begun: Beginning | None = None,
 ) -> None:
-    """Run a broker until SIGINT or SIGTERM; the directory goes with it.
+    """Run a broker until SIGINT or SIGTERM, or until it is drained; the directory goes with it.
 
     `ready` is called once clients can attach, with an event that also ends the broker. `read` reads
     the configuration again, at each SIGHUP. `begun` is for who began already. Raises Refusal or
@@ -40,7 +40,8 @@ def run(
             if read is not None:
                 loop.add_signal_handler(signal.SIGHUP, broker.reloading.begin, read)
             ready(over)
-            await over.wait()
+            waits = [asyncio.create_task(event.wait()) for event in (over, broker.drained)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await broker.stop()
 

@@ -75,6 +75,10 @@ class Sessions:
         self._by_token: dict[bytes, Session] = {}
         self.when_closed: list[Callable[[Session], None]] = []
         """Called with each session that is over, and is not among its principal's any more."""
+        self.when_opened: list[Callable[[Session], None]] = []
+        """Called with each new session."""
+        self.when_model_ended: list[Callable[[Session, Model], None]] = []
+        """Called with each model of a session that was closed or lost."""
 
     def open(self, principal: int, origin: str) -> Session:
         """Begin a session; an origin is a name within its principal. Raises Refusal.
@@ -85,7 +89,13 @@ class Sessions:
             raise refuse(Cause.INVALID_INPUT, f"an origin has at most {ORIGIN_LENGTH} characters")
         session = Session(principal, printable(origin or f"uid:{principal}", ORIGIN_LENGTH))
         self._by_token[session.token] = session
+        for call in self.when_opened:
+            call(session)
         return session
+
+    def all(self) -> list[Session]:
+        """Return every session."""
+        return list(self._by_token.values())
 
     def find(self, principal: int, token: bytes) -> Session:
         """Return the principal's session; raises Refusal for a token that is not its own."""
@@ -181,7 +191,7 @@ class Sessions:
         for model_id in lost[:-LOST_MODELS_KEPT]:
             del session.models[model_id]
         session.models[model.model_id] = model
-        model.worker.when_ended(lambda _: _tell(session, model))
+        model.worker.when_ended(lambda _: self._model_ended(session, model))
 
     async def close(self, session: Session) -> None:
         """End a session and all its workers."""
@@ -194,6 +204,11 @@ class Sessions:
         workers += session.unfinished
         await asyncio.gather(*(worker.end(reason) for worker in workers))
         session.models.clear()
+
+    def _model_ended(self, session: Session, model: Model) -> None:
+        _tell(session, model)
+        for call in self.when_model_ended:
+            call(session, model)
 
     def service_ends(self) -> None:
         """Tell the sessions that listen."""

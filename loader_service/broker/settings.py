@@ -134,6 +134,15 @@ class Settings(SharedLimits):
     """The least important that is logged: a name in `LOG_LEVELS`."""
     log_format: str = "text"
     """How it is logged: a name in `LOG_FORMATS`."""
+    admin: bool = True
+    """Whether root and the service's own user can see and steer it by a socket for them alone."""
+    metrics: bool = False
+    """Whether metrics are served on a socket in the directory, for `metrics_gid`."""
+    metrics_gid: int | None = None
+    """The group that may read that socket; None: the service's own."""
+    metrics_port: int | None = None
+    """A loopback port where metrics are served, too, for every program of this machine; they do not
+    tell origins there."""
     forks_per_zygote: int = 200
     """A zygote is replaced after so many workers, because all of them share its address layout."""
     spawn_seconds: float = 10
@@ -187,6 +196,8 @@ class Settings(SharedLimits):
         for name in NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.metrics_port is not None and not 0 < self.metrics_port < 65536:
+            raise ValueError(f"metrics_port must be 1 to 65535, not {self.metrics_port}")
         shared_limits.check(self)
 
     @property

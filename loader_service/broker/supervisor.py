@@ -7,12 +7,15 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from loader_service.broker.admission import Admission, admission
 from loader_service.broker.births import Births, Kind
 from loader_service.broker.cleaning import reap_strangers
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.device_policy import DeviceOrder
+from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import WorkerEnded
 from loader_service.broker.groups import (
     Groups,
     Owner,
@@ -47,12 +50,14 @@ class Supervisor:
         descriptors: Descriptors,
         tree: cgroup.Tree | None,
         zygote: Zygote,
+        events: EventStream,
     ) -> None:
         """Take over the tree and the broker's own zygote, which was started after the tree."""
         self._settings = settings
         self._principals = principals
         self._descriptors = descriptors
-        self._zygotes = Zygotes(settings, zygote)
+        self._zygotes = Zygotes(settings, zygote, events)
+        self._events = events
         self._tree = tree
         self._births = Births(
             settings,
@@ -106,6 +111,11 @@ class Supervisor:
         """Try whether workers can be made again: who looks at the health first loads nothing."""
         with suppress(Refusal, OSError):
             await self._rehearse()
+
+    @property
+    def count(self) -> int:
+        """How many workers live, those in waiting included."""
+        return len(self._workers)
 
     @property
     def memory_held_by(self) -> str:
@@ -214,8 +224,20 @@ class Supervisor:
         """End the process that waits for an owner's load."""
         self._spares.drop(owner)
 
-    def _was_born(self, worker: Worker) -> None:
+    def _was_born(self, worker: Worker, owner: Owner) -> None:
         self._workers[worker.pid] = worker
+        worker.when_ended(partial(self._tell_end, owner))
+
+    def _tell_end(self, owner: Owner, worker: Worker) -> None:
+        assert worker.lost is not None
+        self._events.tell(
+            WorkerEnded(
+                owner=owner,
+                cause=worker.lost.cause.value,
+                worker_pid=worker.pid,
+                cpu_seconds=worker.cpu_seconds,
+            )
+        )
 
     def _birth_over(self, well: bool) -> None:
         if self._watching is not None:
@@ -247,7 +269,7 @@ class Supervisor:
             await asyncio.sleep(pause)
             if due := loop.time() - pinged >= settings.ping_seconds:
                 pinged = loop.time()
-                if not self.readiness.ready and (self._recovery is None or self._recovery.done()):
+                if not self.readiness.able and (self._recovery is None or self._recovery.done()):
                     self._recovery = asyncio.create_task(self._recover())
             for worker in list(self._workers.values()):
                 if due:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
 import time
@@ -85,6 +84,8 @@ class Worker(Mortal):
         self.limits = limits
         self.layers: tuple[str, ...] = ()
         self.missing: dict[str, str] = {}
+        self.cpu_seconds = 0.0
+        """Processor time of its whole life by the kernel's count, once it is dead."""
         self.serving = False
         """Whether it answers pings: not yet while it receives and loads its model."""
         self._loop = asyncio.get_running_loop()
@@ -224,9 +225,10 @@ class Worker(Mortal):
             self.over(Failure(Cause.INTERNAL, "nobody saw how the worker ended", model_lost=True))
             return
         if pid != 0:
-            self.over(verdict(self._evidence(status, usage)))
+            self.cpu_seconds = usage.ru_utime + usage.ru_stime
+            self.over(verdict(self._evidence(status)))
 
-    def _evidence(self, status: int, usage: resource.struct_rusage) -> Evidence:
+    def _evidence(self, status: int) -> Evidence:
         level, memory = len(MEMORY_LIMITS) - 1, self.limits.memory_bytes
         try:
             oom_kills = self.group.oom_kills() if self.group else 0
@@ -236,7 +238,7 @@ class Worker(Mortal):
             oom_kills = 0
         return Evidence(
             wait_status=status,
-            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            cpu_seconds=self.cpu_seconds,
             oom_kills=oom_kills,
             memory_bytes=memory or 0,
             memory_level=level,

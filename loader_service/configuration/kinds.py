@@ -136,6 +136,19 @@ class Choice(Text):
 
 
 @dataclass(frozen=True)
+class Group:
+    """A group of the system; gives its gid."""
+
+    def read(self, value: object) -> object:
+        """Take a name or a gid, or that there is none."""
+        return None if value == NONE else gid_of(value)
+
+    def read_text(self, text: str) -> object:
+        """Take it as it is."""
+        return self.read(text)
+
+
+@dataclass(frozen=True)
 class Several:
     """A list; gives a frozenset."""
 

@@ -24,6 +24,7 @@ from loader_service.configuration.kinds import (
     USERS,
     Choice,
     Flag,
+    Group,
     Kind,
     Number,
     Ordered,
@@ -44,7 +45,11 @@ CHOICES = {
     "log_format": LOG_FORMATS,
 }
 """Settings that are one of some words."""
-WRITTEN_AS = {"allowed_uids": "users", "embedder_uids": "embedders"}
+WRITTEN_AS = {
+    "allowed_uids": "users",
+    "embedder_uids": "embedders",
+    "metrics_gid": "metrics_group",
+}
 """Settings whose names tell what becomes of what is written."""
 NESTED = frozenset({"limits", "policies"})
 """Fields of the settings that have tables of their own."""
@@ -66,6 +71,8 @@ PLAIN: Mapping[object, Kind] = {
 
 def kind_of(name: str, hint: object) -> Kind | None:
     """Return the kind of a field by its name and type; None for one that cannot be written."""
+    if name == "metrics_gid":
+        return Group()
     if name in CHOICES:
         return Choice(CHOICES[name])
     if name.endswith(("_bytes", "_bytes_per_second", "_bytes_per_minute")):

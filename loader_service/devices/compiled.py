@@ -22,9 +22,14 @@ from loader_service.devices.device import (
 )
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.partition import Partition
-from loader_service.devices.plan import DeviceFailed, Plan, Wish
+from loader_service.devices.plan import Plan, Wish
+from loader_service.runtime.failures import ModelFailed
 from loader_service.runtime.kernels import Kernels
 from loader_service.runtime.native import NativeInterpreter
+
+
+class DeviceFailed(ModelFailed):
+    """A device failed, and nothing may stand in for it."""
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from loader_service.devices.partitioner import (
     independent_subsets,
     largest,
 )
-from loader_service.runtime.failures import ModelFailed, UnsupportedModel
+from loader_service.runtime.failures import UnsupportedModel
 from loader_service.runtime.kernels import Kernels
 from model_loader_wire.delegation import NAME_LENGTH, REASONS, Reason, cut
 from model_loader_wire.device_options import (
@@ -39,10 +39,6 @@ _PREFERENCES = {
     "fast_single_answer": Preference.FAST_SINGLE_ANSWER,
     "sustained_speed": Preference.SUSTAINED_SPEED,
 }
-
-
-class DeviceFailed(ModelFailed):
-    """A device failed, and nothing may stand in for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +107,7 @@ class Plan:
 def make_plan(model: ModelView, devices: Sequence[Device], wish: Wish) -> Plan:
     """Choose among `devices`, in the operator's order.
 
-    Raises UnsupportedModel where a device was named that is not there, DeviceFailed where it does
-    not say what it takes.
+    Raises UnsupportedModel where a device was named that is not there.
     """
     plan = Plan()
     name = wish.options.accelerator_name
@@ -132,7 +127,7 @@ def make_plan(model: ModelView, devices: Sequence[Device], wish: Wish) -> Plan:
         plan.say("no device but the CPU's kernels is at hand: they run the model")
         return plan
     cpus = [device for device in devices if device.name == XNNPACK]
-    candidates = _ask([*others, *cpus], model, plan, named=wish.named)
+    candidates = _ask([*others, *cpus], model, plan)
     _choose(model, {device.name: device for device in others}, candidates, wish, plan)
     return plan
 
@@ -160,25 +155,18 @@ def _is_wanted(device: Device, wish: Wish) -> bool:
     return True
 
 
-def _ask(
-    devices: Iterable[Device], model: ModelView, plan: Plan, *, named: bool
-) -> dict[str, Candidate]:
-    """Ask each device for its verdicts; one that fails to give them is left out, if it may be."""
+def _ask(devices: Iterable[Device], model: ModelView, plan: Plan) -> dict[str, Candidate]:
+    """Ask each device for its verdicts; one that fails to give them is left out."""
     found = {}
     for device in devices:
         plan.asked.append(device)
-        fault = ""
         try:
             verdicts = device.supported_operations(model)
         except DeviceError as error:
-            fault = f"it gave no verdicts: {error}"
-        else:
-            if len(verdicts) != len(model.nodes):
-                fault = f"it gave {len(verdicts)} verdicts"
-        if fault and named and device.name not in ALWAYS:
-            raise DeviceFailed(f"{device.name} cannot be used, {fault}")
-        if fault:
-            plan.say(f"{device.name} was left out, {fault}")
+            plan.say(f"{device.name} was left out, it gave no verdicts: {error}")
+            continue
+        if len(verdicts) != len(model.nodes):
+            plan.say(f"{device.name} was left out, it gave {len(verdicts)} verdicts")
             continue
         found[device.name] = Candidate(device.name, device.type, device.capabilities, verdicts)
     return found

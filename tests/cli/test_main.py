@@ -20,8 +20,10 @@ from tests.support.processes import wait_until_empty
 COMMANDS = sorted(cli.commands)
 
 
-def test_there_are_six_commands() -> None:
-    assert COMMANDS == ["bench", "demo", "doctor", "inspect", "ps", "run"]
+def test_these_are_the_commands() -> None:
+    seeing = {"status", "ps", "top", "events", "doctor"}
+    steering = {"kill", "drain"}
+    assert set(COMMANDS) == {"run", "inspect", "bench", "demo", "completion"} | seeing | steering
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -26,6 +26,7 @@ def test_a_model_is_listed_with_what_it_uses(command: Command, daemon: Path) -> 
         assert value["service"] == str(daemon)
         (row,) = value["models"]
         assert row.keys() == {
+            "user",
             "model_id",
             "origin",
             "model",
@@ -42,7 +43,7 @@ def test_a_model_is_listed_with_what_it_uses(command: Command, daemon: Path) -> 
             "runtime",
             "limits",
         }
-        assert row["origin"] == "a test"
+        assert (row["user"], row["origin"]) == (os.geteuid(), "a test")
         assert row["sha256"] == model.report.sha256
         assert row["worker_pid"] == model.isolation.worker_pid
         assert row["layers"] == list(model.isolation.layers)
@@ -51,7 +52,7 @@ def test_a_model_is_listed_with_what_it_uses(command: Command, daemon: Path) -> 
         assert row["age_seconds"] > 0
         assert row["limits"]["memory_bytes"] == connection.limits.memory_bytes
         text = command("ps").stdout
-        assert text.split()[:3] == ["pid", "model", "origin"]
+        assert text.split()[:5] == ["user", "id", "pid", "model", "origin"]
         assert str(row["worker_pid"]) in text
         assert "a test" in text
         assert row["sha256"][:12] in text

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from loader_service.devices.bridge import apply
-from loader_service.devices.compiled import CompiledPlan
+from loader_service.devices.compiled import CompiledPlan, DeviceFailed
 from loader_service.devices.cpu import CpuDevice
 from loader_service.devices.device import DeadlineMissed, Device, Verdict
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.placed import PATIENCE, PlacedModel
-from loader_service.devices.plan import DeviceFailed, Plan, Wish, make_plan
+from loader_service.devices.plan import Plan, Wish, make_plan
 from loader_service.devices.reading import read_view
 from loader_service.runtime.engine import Placement
 from loader_service.runtime.failures import ModelFailed, UnsupportedModel
@@ -274,6 +274,4 @@ def test_wrong_verdicts_leave_a_device_out(runtime: InterpreterRuntime) -> None:
 
     model = Case(runtime, SPLIT, Short(), execution_preference="undefined").open()
     assert "numpy was left out, it gave 1 verdicts" in steps(model)
-    with pytest.raises(DeviceFailed, match="it gave 1 verdicts"):
-        Case(runtime, SPLIT, Short(), accelerator_name="numpy")
     assert shares(model) == [("xnnpack", len(SPLIT))]

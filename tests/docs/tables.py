@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     import click
 
 MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+
+ARGUMENTS = {
+    "model": "the model file",
+    "model_id": "a model's id, or the beginning of one, as `ps` shows it",
+    "shell": "`bash`, `zsh` or `fish`",
+}
+"""Of the commands."""
 
 Rows = Iterable[Sequence[str]]
 
@@ -277,6 +285,33 @@ def exit_statuses() -> str:
     )
 
 
+def events() -> str:
+    """The kinds of events, and what each tells."""
+    from loader_service.broker.events import KINDS
+
+    flat = {"owner": ("user", "origin"), "failure": ("cause", "limit", "value", "maximum")}
+    rows = []
+    for kind in KINDS:
+        names = [name for field in fields(kind) for name in flat.get(field.name, (field.name,))]
+        level = logging.getLevelName(kind.level).lower()
+        meaning = " ".join((kind.__doc__ or "").split())
+        rows.append([code(kind.kind), level, meaning, ", ".join(names) or "–"])
+    return table(["event", "level", "when", "facts"], rows)
+
+
+def metrics() -> str:
+    """The metrics, as Prometheus sees them."""
+    from tests.support.all_metrics import described
+
+    return table(
+        ["metric", "type", "labels", "what it tells"],
+        (
+            [code(name), kind, ", ".join(labels) or "–", text]
+            for name, kind, labels, text in described()
+        ),
+    )
+
+
 def options_of(name: str) -> str:
     """The arguments and options of a command of `model-loader`."""
     import click
@@ -286,7 +321,8 @@ def options_of(name: str) -> str:
     rows = []
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Argument):
-            rows.append([code((parameter.name or "").upper()), "the model file"])
+            name = parameter.name or ""
+            rows.append([code(name.upper()), ARGUMENTS[name]])
         elif isinstance(parameter, click.Option):
             flags = ", ".join(map(code, parameter.opts))
             value = "" if parameter.is_flag else f" {_values_of(parameter)}"
@@ -314,9 +350,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "system-calls": system_calls,
     "attempts": attempts,
     "exit-statuses": exit_statuses,
+    "events": events,
+    "metrics": metrics,
     **{
         f"options-{name}": partial(options_of, name)
-        for name in ("demo", "run", "inspect", "ps", "doctor", "bench")
+        for name in (
+            *("demo", "run", "inspect", "doctor", "bench", "completion"),
+            *("status", "ps", "top", "events", "kill", "drain"),
+        )
     },
 }
 

@@ -18,14 +18,17 @@ class Daemon(Service):
     """A daemon with the flags that a test gives; other users may enter its folder."""
 
     def __init__(self, **flags: Any) -> None:
-        """Start it and wait until it listens. A flag is named as its setting."""
+        """Start it and wait until it listens. A flag is named as its setting; True is no value."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlt-", dir="/tmp")
         Path(self._folder.name).chmod(0o755)
         self.directory = Path(self._folder.name) / "s"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the daemon
         # A process in waiting would be one more than a test has loaded models.
         flags.setdefault("spare_seconds", 0)
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        words = [
+            f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+            for name, value in flags.items()
+        ]
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "loader_service.broker.daemon"),

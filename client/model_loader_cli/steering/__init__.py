@@ -1,0 +1,1 @@
+"""What the commands that see and steer a running daemon share."""

@@ -1,0 +1,70 @@
+"""The models in a service, as `ps` and `top` show them: plain values, whoever asked for them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import Any
+
+from model_loader_wire.v1 import admin_pb2 as admin_pb
+
+Row = dict[str, Any]
+"""One model, as ``--json`` has it."""
+
+
+def rows_of_own(models: Any) -> list[Row]:
+    """Take what `Connection.models` lists."""
+    return [
+        {
+            "user": os.geteuid(),
+            "model_id": row.model_id,
+            "origin": row.origin,
+            "model": row.label,
+            "sha256": row.sha256,
+            "worker_pid": row.worker_pid,
+            "shared": row.isolation.shared,
+            "layers": list(row.isolation.layers),
+            "missing_layers": dict(row.isolation.missing),
+            "memory_held_by": row.isolation.memory_held_by,
+            "memory_bytes": row.memory_bytes,
+            "cpu_seconds": row.cpu_seconds,
+            "calls": row.calls,
+            "age_seconds": row.age_seconds,
+            "runtime": row.runtime,
+            "limits": row.limits.set_values(),
+        }
+        for row in models
+    ]
+
+
+def rows_of_all(reply: admin_pb.ListReply) -> list[Row]:
+    """Take what the admin service lists."""
+    return [
+        {
+            "user": row.user,
+            "model_id": row.model.model_id,
+            "origin": row.model.origin,
+            "model": row.model.label,
+            "sha256": row.model.sha256.hex(),
+            "worker_pid": row.model.worker_pid,
+            "shared": row.model.isolation.shared,
+            "layers": list(row.model.isolation.layers),
+            "missing_layers": {item.layer: item.reason for item in row.model.isolation.missing},
+            "memory_held_by": row.model.isolation.memory_held_by,
+            "memory_bytes": row.model.memory_bytes,
+            "cpu_seconds": row.model.cpu_seconds,
+            "calls": row.model.calls,
+            "age_seconds": row.model.age_seconds,
+            "runtime": row.model.runtime,
+            "limits": {field.name: value for field, value in row.model.limits.ListFields()},
+        }
+        for row in reply.rows
+    ]
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

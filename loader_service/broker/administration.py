@@ -1,0 +1,54 @@
+"""The admin socket and the gRPC servers behind it: one for each user who may steer the service."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from loader_service.broker.admin import AdminServicer
+from loader_service.broker.admin_gate import AdminGate
+from loader_service.broker.directory import Directory
+from loader_service.broker.steering import Steering
+from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
+
+MESSAGE_BYTES = 1 << 20
+"""Most of one request."""
+
+
+class Administration:
+    """Lets root and the service's own user see and steer the service."""
+
+    def __init__(self, directory: Directory, steering: Steering) -> None:
+        self._directory = directory
+        self._steering = steering
+        self._servers: dict[int, grpc.aio.Server] = {}
+        self._opening = asyncio.Lock()
+        self._gate = AdminGate(directory.admin_path, self._server)
+
+    async def start(self) -> None:
+        """Take administrators in from now on."""
+        await self._gate.start()
+
+    async def stop(self) -> None:
+        """End every call of theirs."""
+        await self._gate.stop()
+        await asyncio.gather(*(server.stop(0) for server in self._servers.values()))
+
+    async def _server(self, uid: int) -> str:
+        """Return a user's gRPC socket, started at its first use."""
+        path = self._directory.steering_path(uid)
+        async with self._opening:
+            if uid not in self._servers:
+                server = grpc.aio.server(
+                    options=[
+                        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+                        ("grpc.so_reuseport", 0),
+                    ]
+                )
+                servicer = AdminServicer(uid, self._steering)
+                pb_grpc.add_AdminServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+                server.add_insecure_port(f"unix:{path}")
+                await server.start()
+                self._servers[uid] = server
+        return path

@@ -1,0 +1,126 @@
+"""The metrics over HTTP: on a Unix socket for the service's group, on a loopback port by choice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+log = logging.getLogger("model_loader.metrics")
+
+LOOPBACK = "127.0.0.1"
+PATHS = ("/metrics", "/")
+REQUEST_BYTES = 16 << 10
+"""Most of a request's head."""
+REQUEST_SECONDS = 5.0
+"""Longest wait for a request, and for its answer to be taken."""
+AT_A_TIME = 16
+"""Connections; one more is closed at once."""
+SOCKET_MODE = 0o660
+
+
+class Exposition:
+    """Answers ``GET /metrics``, one request a connection."""
+
+    def __init__(self) -> None:
+        self._servers: list[asyncio.Server] = []
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    async def on_socket(self, path: str, gid: int, registry: CollectorRegistry) -> None:
+        """Listen on a Unix socket that the service's user and one group can open."""
+        # Closed to everybody until it belongs to the group.
+        before = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(
+                self._answering(registry), path, limit=REQUEST_BYTES
+            )
+        finally:
+            os.umask(before)
+        os.chown(path, -1, gid)
+        Path(path).chmod(SOCKET_MODE)
+        self._servers.append(server)
+
+    async def on_port(self, port: int, registry: CollectorRegistry) -> None:
+        """Listen on a loopback port, which every program of this machine can reach."""
+        server = await asyncio.start_server(
+            self._answering(registry), LOOPBACK, port, limit=REQUEST_BYTES
+        )
+        self._servers.append(server)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        for server in self._servers:
+            server.close()
+        for client in list(self._clients):
+            client.close()
+
+    def _answering(
+        self, registry: CollectorRegistry
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(self._clients) >= AT_A_TIME:
+                writer.close()
+                return
+            self._clients.add(writer)
+            try:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    writer.write(_response(await _read_head(reader), registry))
+                    await writer.drain()
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                return
+            finally:
+                self._clients.discard(writer)
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+        return answer
+
+
+async def _read_head(reader: asyncio.StreamReader) -> bytes:
+    """Read a request's head; an empty one if it is too long."""
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        return b""
+
+
+def _response(head: bytes, registry: CollectorRegistry) -> bytes:
+    """Write the answer to a request."""
+    words = head.split(b"\r\n", 1)[0].decode("ascii", "replace").split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return _written(HTTPStatus.BAD_REQUEST, b"this is no HTTP/1.1 request\n")
+    method, target, _ = words
+    if target.split("?", 1)[0] not in PATHS:
+        return _written(HTTPStatus.NOT_FOUND, b"the metrics are at /metrics\n")
+    if method not in ("GET", "HEAD"):
+        return _written(HTTPStatus.METHOD_NOT_ALLOWED, b"the metrics can only be read\n")
+    try:
+        body = generate_latest(registry)
+    except Exception:
+        log.exception("the metrics could not be collected")
+        return _written(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the service's log\n")
+    return _written(HTTPStatus.OK, body, CONTENT_TYPE_LATEST, with_body=method == "GET")
+
+
+def _written(
+    status: HTTPStatus,
+    body: bytes,
+    kind: str = "text/plain; charset=utf-8",
+    *,
+    with_body: bool = True,
+) -> bytes:
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        f"Content-Type: {kind}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + (body if with_body else b"")
