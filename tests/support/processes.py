@@ -8,6 +8,9 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+Left = TypeVar("Left")
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -49,7 +52,7 @@ def describe(pids: Iterable[int]) -> str:
     return "; ".join(rows)
 
 
-def wait_until_empty(remaining: Callable[[], list[int]], seconds: float) -> list[int]:
+def wait_until_empty(remaining: Callable[[], list[Left]], seconds: float) -> list[Left]:
     """Wait until `remaining()` is empty; returns what is left when the hang bound has passed."""
     deadline = time.monotonic() + seconds
     while (left := remaining()) and time.monotonic() < deadline:

@@ -12,9 +12,9 @@ import pytest
 from loader_service.sandbox.cgroup_mounts import own_cgroups
 from tests.shared_models import REPOSITORY
 
-SHORT_WAIT = (
-    "import sys; import tests.support.run_pytest as runner; runner.END_SECONDS = 0.2;"
-    "sys.exit(runner.run(sys.argv[1:]))"
+RUNNER = (
+    "import sys; import tests.support.run_pytest as runner;"
+    "runner.END_SECONDS = float(sys.argv[1]); sys.exit(runner.run(sys.argv[2:]))"
 )
 LEAVES_A_PROCESS = """
 import subprocess, sys
@@ -31,7 +31,7 @@ def test_it():
 LEAVES_A_CGROUP = """
 from loader_service.sandbox.cgroup_mounts import own_cgroups
 def test_it():
-    (own_cgroups().version_1["memory"] / "model-loader-1-1").mkdir()
+    (own_cgroups().version_1["memory"] / NAME).mkdir()
 """
 LEAVES_NOTHING = """
 import tempfile
@@ -42,10 +42,11 @@ def test_it(tmp_path):
 """
 
 
-def run(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, test: str, wait: float = 0.2) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(test)
+    program = [sys.executable, "-c", RUNNER, str(wait)]
     return subprocess.run(
-        [sys.executable, "-c", SHORT_WAIT, "-p", "no:cacheprovider", str(folder / "test_it.py")],
+        [*program, "-p", "no:cacheprovider", str(folder / "test_it.py")],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -54,7 +55,7 @@ def run(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_clean_run_passes(tmp_path: Path) -> None:
-    done = run(tmp_path, LEAVES_NOTHING)
+    done = run(tmp_path, LEAVES_NOTHING, wait=30)
     assert "1 passed" in done.stdout
     assert done.returncode == 0
     assert "left behind" not in done.stderr
@@ -79,14 +80,15 @@ def test_a_run_that_leaves_a_cgroup_fails(tmp_path: Path) -> None:
     memory = own_cgroups().version_1.get("memory")
     if memory is None or not os.access(memory, os.W_OK):
         pytest.skip("this host lets this user make no version 1 memory cgroup")
-    left = memory / "model-loader-1-1"
+    left = memory / f"model-loader-1-1{os.getpid()}"  # process 1 began at another time
     try:
-        done = run(tmp_path, LEAVES_A_CGROUP)
+        done = run(tmp_path, LEAVES_A_CGROUP.replace("NAME", repr(left.name)))
     finally:
         left.rmdir()
     assert "1 passed" in done.stdout
     assert done.returncode == 1
-    assert f"cgroups left behind by the tests: {left}" in done.stderr
+    assert "cgroups left behind by the tests: " in done.stderr
+    assert str(left) in done.stderr
 
 
 def test_a_failing_run_keeps_its_status(tmp_path: Path) -> None:
