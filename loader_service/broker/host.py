@@ -20,7 +20,7 @@ from loader_service.broker.seat import Seat, Stage
 from loader_service.broker.worker import Worker
 from loader_service.sandbox.cgroup import Group
 from loader_service.sandbox.policy import CPU_GRACE_SECONDS
-from loader_service.worker.control import NUMBER, PONG, BadMessage, Message, pack
+from loader_service.worker.control import FINISH_PAYLOAD, NUMBER, PONG, BadMessage, Message, pack
 from loader_service.worker.orders import Go
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
@@ -198,6 +198,9 @@ class Host(Worker):
         if used > maximum + CPU_GRACE_SECONDS:
             message = f"the worker used up its CPU time, cpu_seconds = {maximum}"
             self.kill(Failure(Cause.CPU_TIME, message, "cpu_seconds", used, maximum))
+
+    def _say_finish(self) -> None:
+        self._say_later(pack(Message.FINISH, FINISH_PAYLOAD))
 
     def _closed(self, seat: Seat) -> None:
         """The host has forgotten a model: its memory and perhaps its channel are free."""

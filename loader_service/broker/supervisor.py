@@ -31,13 +31,14 @@ from loader_service.broker.settings import Settings
 from loader_service.broker.spares import Spares, end_unwanted
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Warm, Zygote, ZygoteGone
-from loader_service.broker.zygotes import Zygotes
+from loader_service.broker.zygotes import BROKEN, Zygotes
 from loader_service.sandbox import cgroup
 from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
 
 HELD_BY_RLIMIT = "rlimit-data"
+ENDED = "the service ended"
 
 
 class Supervisor:
@@ -111,6 +112,18 @@ class Supervisor:
         """Try whether workers can be made again: who looks at the health first loads nothing."""
         with suppress(Refusal, OSError):
             await self._rehearse()
+
+    async def zygote_answers(self) -> bool:
+        """Whether a warm zygote answers; one that does not is replaced for the next time."""
+        principal = os.geteuid()
+        zygote = await self._zygotes.of(principal)
+        try:
+            await zygote.warmed(self._settings.start_seconds)
+            await zygote.answer(self._settings.spawn_seconds)
+        except (ZygoteGone, Refusal):
+            await self._zygotes.discard(principal, zygote, BROKEN)
+            return False
+        return True
 
     @property
     def count(self) -> int:
@@ -277,6 +290,20 @@ class Supervisor:
                 if hold:
                     worker.hold_memory()
 
+    async def finish(self, seconds: float) -> None:
+        """Let every worker end once it computes nothing; returns when all have, or after so long.
+
+        Nothing may be loaded any more.
+        """
+        self._spares.stop()
+        ended = Failure(Cause.CLOSED, ENDED)
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.finish(ended)
+        waiting = [asyncio.create_task(worker.wait(seconds)) for worker in workers]
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+
     async def stop(self) -> None:
         """End every worker and zygote, and remove the cgroups."""
         self._stopping = True
@@ -285,7 +312,7 @@ class Supervisor:
             task.cancel()
         self._spares.stop()
         await self._births.stop(self._settings.spawn_seconds)
-        ended = Failure(Cause.CLOSED, "the service ended")
+        ended = Failure(Cause.CLOSED, ENDED)
         await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
         await self._zygotes.end()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)

@@ -24,6 +24,7 @@ from loader_service.broker.refusal import Refusal
 from loader_service.broker.verdict import MEMORY_LIMITS, Evidence, verdict
 from loader_service.sandbox.cgroup import Group
 from loader_service.worker.control import (
+    FINISH_PAYLOAD,
     HEAD,
     LONGEST_DELEGATION,
     BadMessage,
@@ -118,6 +119,25 @@ class Worker(Mortal):
         if self._killed_for is None:
             self._killed_for = reason
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def finish(self, reason: Failure) -> None:
+        """Let it end by itself once it computes nothing; one that has no model yet ends at once.
+
+        The first reason stays on record. A computation that takes too long ends it as ever.
+        """
+        if self.lost is not None:
+            return
+        if not self.serving:
+            self.kill(reason)
+            return
+        if self._killed_for is None:
+            self._killed_for = reason
+        self._say_finish()
+
+    def _say_finish(self) -> None:
+        # One that has stopped reading is ended when its time is up.
+        with suppress(OSError):
+            self._control.say_now(pack(Message.FINISH, FINISH_PAYLOAD))
 
     async def begin(self, go: Go) -> None:
         """Send GO and wait until the worker has locked itself down; raises Refusal."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from loader_service.broker.refusal import refuse
 from loader_service.broker.zygote_process import ZygoteProcess
@@ -77,28 +78,37 @@ class Zygote:
         """
         async with self._turn:
             self.forks += 1
-            try:
-                socket.send_fds(
-                    self._socket, [json.dumps(order.to_fields()).encode()], list(descriptors)
-                )
-                async with asyncio.timeout(seconds):
-                    answer = json.loads(await self._receive())
-            except TimeoutError:
-                self._kill()
-                raise ZygoteGone(f"no worker came within {seconds:g} s") from None
-            except OSError as error:
-                raise ZygoteGone(str(error)) from None
+            answer = await self._ask(order.to_fields(), descriptors, seconds)
         if "error" in answer:
             reason = printable(answer["error"])
             raise refuse(Cause.UNAVAILABLE, f"a worker could not be made: {reason}")
         pid: int = answer["pid"]
         return pid
 
+    async def answer(self, seconds: float) -> None:
+        """Wait until a warm one says that it is there; raises ZygoteGone for one that does not."""
+        async with self._turn:
+            await self._ask({}, (), seconds)
+
     async def end(self) -> None:
         """End the process, after the spawn that is under way; its workers live on."""
         async with self._turn:
             self._kill()
             self._socket.close()
+
+    async def _ask(
+        self, order: Mapping[str, object], descriptors: Sequence[int], seconds: float
+    ) -> dict[str, Any]:
+        try:
+            socket.send_fds(self._socket, [json.dumps(order).encode()], list(descriptors))
+            async with asyncio.timeout(seconds):
+                answer: dict[str, Any] = json.loads(await self._receive())
+        except TimeoutError:
+            self._kill()
+            raise ZygoteGone(f"no answer came within {seconds:g} s") from None
+        except OSError as error:
+            raise ZygoteGone(str(error)) from None
+        return answer
 
     def _kill(self) -> None:
         self._process.kill()

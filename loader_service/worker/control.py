@@ -25,6 +25,7 @@ LONGEST_DELEGATION = 256 << 10
 MOST_COMMAS = 1 << 16
 """In a message's fields: as many values make their reader busy for some hundredths of a second,
 and nobody is served meanwhile. Counting commas costs next to nothing."""
+FINISH_PAYLOAD = bytes(8)
 MODEL_PIECE = 1 << 20
 """Bytes of model in one message."""
 
@@ -43,6 +44,8 @@ class Message(IntEnum):
     """A model will come, with the fields of `Go` that concern it."""
     CLOSE = 6
     """Forget a model, however far it has come; answered with CLOSED, once it is forgotten."""
+    FINISH = 7
+    """End as soon as no answer has been begun; to a worker that serves. As long as a PING."""
     READY = 16
     LOADED = 17
     INSPECTED = 18

@@ -13,6 +13,7 @@ import os
 import select
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic_ns
 from typing import NamedTuple, NoReturn
 
@@ -33,7 +34,7 @@ from loader_service.worker.guest import Guest
 from loader_service.worker.inbox import ChannelClosed
 from loader_service.worker.opening import open_model
 from loader_service.worker.orders import Go
-from loader_service.worker.receiving import IncomingModel, fill
+from loader_service.worker.receiving import BrokerGone, IncomingModel, fill
 from loader_service.worker.saying import say, say_facts, say_failed
 from loader_service.worker.serving import LOOK_AFTER_NS, STDERR
 from model_loader_wire.causes import Failure
@@ -83,6 +84,26 @@ class Host:
                     self._look_at_orders()
                 self._serve(self._numbers[descriptor])
 
+    def _finish_answers(self) -> None:
+        """Send what is left of answers that have begun; the broker says how long that may last."""
+        unfinished = {
+            self._channels[number].fileno(): guest
+            for number, guest in self._guests.items()
+            if guest.awaits == select.POLLOUT
+        }
+        answers = select.poll()
+        for descriptor in unfinished:
+            answers.register(descriptor, select.POLLOUT)
+        while unfinished:
+            for descriptor, _ in answers.poll():
+                guest = unfinished[descriptor]
+                with suppress(ChannelClosed):
+                    guest.turn()
+                    if guest.awaits == select.POLLOUT:
+                        continue
+                answers.unregister(descriptor)
+                del unfinished[descriptor]
+
     def _serve(self, number: int) -> None:
         """Give a model its turn; one whose client has gone is forgotten."""
         guest = self._guests.get(number)
@@ -115,6 +136,9 @@ class Host:
         if kind is Message.PING:
             counts = b"".join(count.to_bytes(8, "little") for count in self._counts())
             say(self._control, pack(Message.PONG, bytes(self._receive(length)) + counts))
+        elif kind is Message.FINISH:
+            self._finish_answers()
+            raise BrokerGone
         elif kind in (Message.OPEN, Message.MODEL, Message.MODEL_END, Message.CLOSE):
             (number,) = NUMBER.unpack(self._receive(NUMBER.size))
             length -= NUMBER.size

@@ -64,9 +64,10 @@ class Serving:
         self._when_pinged = when_pinged
         self._channel = channel.fileno()
         self._control = control
-        self._inbox = Inbox(channel, self._look_at_control)
+        self._inbox = Inbox(channel, self._between_answers)
         self._go = go
         self._looked = monotonic_ns()
+        self._is_to_finish = False
         self._calls = 0
         self._requests = Requests(model.description, go.tensor_bytes)
         self._last: Known | None = None
@@ -84,7 +85,7 @@ class Serving:
                 else:
                     self._next()
                     if monotonic_ns() - self._looked > LOOK_AFTER_NS:
-                        self._look_at_control()
+                        self._between_answers()
         except ChannelClosed:
             return
         except BadFrame as error:
@@ -126,7 +127,7 @@ class Serving:
             self._refuse(unpack_header(steady.head), 0, failure_of(error, self._go.memory_bytes))
             return
         if computed - self._looked > LOOK_AFTER_NS:
-            self._look_at_control()
+            self._between_answers()
 
     def _expect_again(self, header: Header) -> None:
         """Take the steady path from now on if this request was like the one before.
@@ -290,6 +291,12 @@ class Serving:
             # A failure that followed half an answer would be read as the answer's rest.
             raise ChannelClosed from error
 
+    def _between_answers(self) -> None:
+        """Look at the control socket; a worker that is to finish has nothing more to do."""
+        self._look_at_control()
+        if self._is_to_finish:
+            raise ChannelClosed
+
     def _look_at_control(self) -> None:
         """Answer pings; the end of the control socket is the end of the worker."""
         self._looked = monotonic_ns()
@@ -304,7 +311,9 @@ class Serving:
             if count < len(message):
                 raise ChannelClosed
             kind, _ = unpack_head(memoryview(message)[: HEAD.size], PING.size)
-            if kind is Message.PING:
+            if kind is Message.FINISH:
+                self._is_to_finish = True
+            elif kind is Message.PING:
                 (number,) = PING.unpack_from(message, HEAD.size)
                 answer = pack(Message.PONG, PONG.pack(number, self._calls))
                 try:

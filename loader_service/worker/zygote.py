@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
         data, descriptors, _, _ = socket.recv_fds(broker, 65536, 2 + MOST_CHANNELS)
         if not data:
             return 0
-        reply = spawn(runtime, Spawn.from_fields(json.loads(data)), null, descriptors)
+        order = json.loads(data)
+        # An empty order is the question whether the zygote still answers.
+        reply = spawn(runtime, Spawn.from_fields(order), null, descriptors) if order else {}
         broker.send(json.dumps(reply).encode())
 
 

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from loader_service.runtime.engine import LoadedModel
-from loader_service.worker.control import HEAD, NUMBER, Message, pack, pack_fields, unpack_head
+from loader_service.worker.control import (
+    FINISH_PAYLOAD,
+    HEAD,
+    NUMBER,
+    Message,
+    pack,
+    pack_fields,
+    unpack_head,
+)
 from loader_service.worker.hosting import TURN_BYTES, Host
 from loader_service.worker.receiving import BrokerGone
 from loader_service.writer import hostile, small
@@ -297,3 +305,16 @@ def test_a_client_that_goes_with_its_answer_unread_loses_its_model_only(host: Ho
     host.clients[0].close()
     assert host.heard() == (Message.GONE, {"number": 0})
     assert host.answers(1)
+
+
+def test_one_that_is_to_finish_gives_the_answers_that_it_has_begun(host: Hosted) -> None:
+    for number in range(2):
+        host.load(number, BIG)
+    request, length = doubled(LARGE // 4)
+    host.clients[0].sendall(request)
+    while host.ping(1)[0] == 0:
+        assert host.thread.is_alive()
+    host.control.sendall(pack(Message.FINISH, FINISH_PAYLOAD))
+    assert len(read(host.clients[0], length)) == length
+    host.thread.join(HANG_SECONDS)
+    assert not host.thread.is_alive()

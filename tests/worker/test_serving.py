@@ -16,7 +16,7 @@ import pytest
 from loader_service.runtime.engine import OutputTensor
 from loader_service.runtime.failures import InvalidInput, LimitReached, ModelFailed
 from loader_service.worker import serving
-from loader_service.worker.control import HEAD, PONG, Message, pack
+from loader_service.worker.control import FINISH_PAYLOAD, HEAD, PONG, Message, pack
 from loader_service.worker.orders import Go, Task
 from loader_service.worker.serving import Serving, prepare_channel
 from model_loader_wire.data_types import DataType
@@ -492,3 +492,32 @@ def test_what_is_no_request_ends_it_with_a_word(
     worker.channel.sendall(data)
     assert worker.has_ended()
     assert capfd.readouterr().err.startswith("the client sent what is no request: ")
+
+
+def finish(worker: Worker) -> None:
+    """Order it to end once nothing is left to answer."""
+    worker.control.sendall(pack(Message.FINISH, FINISH_PAYLOAD))
+
+
+def test_one_that_is_to_finish_ends_between_two_answers(worker: Worker) -> None:
+    assert worker.answers()
+    finish(worker)
+    assert worker.has_ended()
+
+
+def test_one_that_is_to_finish_ends_although_requests_follow_each_other(worker: Worker) -> None:
+    worker.channel.settimeout(1)
+    finish(worker)
+    # Nobody closes the channel here, as the end of a process does.
+    with suppress(TimeoutError):
+        while worker.thread.is_alive():
+            assert worker.answers()
+    assert worker.has_ended()
+
+
+def test_one_that_is_to_finish_gives_the_whole_answer_that_it_has_begun(worker: Worker) -> None:
+    length = send_what_has_a_large_answer(worker)
+    finish(worker)
+    assert worker.ping(1) == (1, 0)  # it has read the order before this, and goes on
+    assert len(read(worker.channel, length)) == length
+    assert worker.has_ended()
