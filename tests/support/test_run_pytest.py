@@ -7,15 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from loader_service.sandbox.cgroup_mounts import own_cgroups
+from loader_service.sandbox.cgroup import start_time
 from tests.shared_models import REPOSITORY
 
-RUNNER = (
-    "import sys; import tests.support.run_pytest as runner;"
-    "runner.END_SECONDS = float(sys.argv[1]); sys.exit(runner.run(sys.argv[2:]))"
-)
+RUNNER = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from tests.support import cgroup_trees, run_pytest
+# A folder in the place of the cgroups: on the host, others make and sweep trees meanwhile.
+found = SimpleNamespace(version_1={"memory": Path(sys.argv[1])}, version_2=None)
+cgroup_trees.own_cgroups = lambda: found
+run_pytest.END_SECONDS = 0.2
+sys.exit(run_pytest.run(sys.argv[2:]))
+"""
 LEAVES_A_PROCESS = """
 import subprocess, sys
 def test_it():
@@ -29,9 +34,9 @@ def test_it():
     assert os.environ["XDG_RUNTIME_DIR"] != "/run"
 """
 LEAVES_A_CGROUP = """
-from loader_service.sandbox.cgroup_mounts import own_cgroups
+from pathlib import Path
 def test_it():
-    (own_cgroups().version_1["memory"] / NAME).mkdir()
+    (Path(__file__).parent / "cgroups" / "model-loader-1-1").mkdir()
 """
 LEAVES_NOTHING = """
 import tempfile
@@ -42,11 +47,15 @@ def test_it(tmp_path):
 """
 
 
-def run(folder: Path, test: str, wait: float = 0.2) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(test)
-    program = [sys.executable, "-c", RUNNER, str(wait)]
+    cgroups = folder / "cgroups"
+    cgroups.mkdir(exist_ok=True)
     return subprocess.run(
-        [*program, "-p", "no:cacheprovider", str(folder / "test_it.py")],
+        [
+            *(sys.executable, "-c", RUNNER, str(cgroups)),
+            *("-p", "no:cacheprovider", str(folder / "test_it.py")),
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -55,7 +64,7 @@ def run(folder: Path, test: str, wait: float = 0.2) -> subprocess.CompletedProce
 
 
 def test_a_clean_run_passes(tmp_path: Path) -> None:
-    done = run(tmp_path, LEAVES_NOTHING, wait=30)
+    done = run(tmp_path, LEAVES_NOTHING)
     assert "1 passed" in done.stdout
     assert done.returncode == 0
     assert "left behind" not in done.stderr
@@ -77,18 +86,15 @@ def test_a_run_that_leaves_a_file_fails(tmp_path: Path) -> None:
 
 
 def test_a_run_that_leaves_a_cgroup_fails(tmp_path: Path) -> None:
-    memory = own_cgroups().version_1.get("memory")
-    if memory is None or not os.access(memory, os.W_OK):
-        pytest.skip("this host lets this user make no version 1 memory cgroup")
-    left = memory / f"model-loader-1-1{os.getpid()}"  # process 1 began at another time
-    try:
-        done = run(tmp_path, LEAVES_A_CGROUP.replace("NAME", repr(left.name)))
-    finally:
-        left.rmdir()
+    living = tmp_path / "cgroups" / f"model-loader-{os.getpid()}-{start_time(os.getpid())}"
+    before = tmp_path / "cgroups" / "model-loader-1-2"
+    for tree in (living, before):
+        tree.mkdir(parents=True)
+    done = run(tmp_path, LEAVES_A_CGROUP)
     assert "1 passed" in done.stdout
     assert done.returncode == 1
-    assert "cgroups left behind by the tests: " in done.stderr
-    assert str(left) in done.stderr
+    left = tmp_path / "cgroups" / "model-loader-1-1"
+    assert f"cgroups left behind by the tests: {left}\n" in done.stderr
 
 
 def test_a_failing_run_keeps_its_status(tmp_path: Path) -> None:
