@@ -279,9 +279,9 @@ def test_the_tree_of_a_broker_that_is_gone_is_swept_and_a_living_ones_is_not(tre
 
     name = in_child(leave_behind).result()
     assert name != cgroup.own_name()
-    assert all((parent / name).is_dir() for parent in parents)
+    # A broker of another test may begin just now, and be the one who sweeps.
     for parent in parents:
-        assert name in cgroup.sweep_stale(parent)
+        cgroup.sweep_stale(parent)
     assert not any((parent / name).exists() for parent in parents)
     assert all(root.is_dir() for root in tree.roots.values())
 
@@ -290,7 +290,8 @@ def test_a_reused_process_id_does_not_keep_a_stale_tree(tree: Tree) -> None:
     parent = next(iter(tree.roots.values())).parent
     stale = parent / f"model-loader-{os.getpid()}-1"
     stale.mkdir()
-    assert stale.name in cgroup.sweep_stale(parent)
+    cgroup.sweep_stale(parent)
+    assert not stale.exists()
 
 
 def test_nothing_is_claimed_where_nothing_can_be_written(tmp_path: Path) -> None:
