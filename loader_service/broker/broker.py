@@ -113,6 +113,7 @@ class Broker:
             self._events,
         )
         self._accepting = asyncio.create_task(self._attach.serve())
+        self._loading.device_checks.begin()
         log.info(
             "ready in %s: %s %s, memory held by %s, %d bytes for all workers, layers: %s",
             self._directory.path,
@@ -172,6 +173,7 @@ class Broker:
             if self._attach is not None:
                 await self._attach.stop()
             self._events.tell(ServiceEnding())
+            await self._loading.device_checks.stop()
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
             servers = [server for server, _ in self._servers.values()]

@@ -10,6 +10,7 @@ from time import monotonic
 
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
+from loader_service.broker.device_checks import DeviceChecks
 from loader_service.broker.device_policy import device_order
 from loader_service.broker.draining import Draining
 from loader_service.broker.event_stream import EventStream
@@ -88,6 +89,7 @@ class Loading:
             *bounds(settings, "upload_bytes"),
         )
         self.held = HeldModels(settings, principals, sessions, self._uploads, descriptors)
+        self.device_checks = DeviceChecks(settings)
         sessions.when_closed.append(self._drop_spare)
 
     async def load(self, session: Session, parts: Parts) -> Model:
@@ -222,6 +224,7 @@ class Loading:
         check_size(size, limits)
         owner = session.owner
         devices = device_order(self._principals.policy_for(owner), owner, header)
+        devices = await self.device_checks.checked(devices)
         self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most, patience = limits.upload_bytes or 0, self._settings.leaving_seconds

@@ -43,6 +43,8 @@ class Enabled:
     """The shared library of an external one, an absolute path."""
     options: tuple[tuple[str, str], ...] = ()
     """Handed to an external one when it is created, in this order."""
+    disabled: str = ""
+    """Why it is not used although it is enabled: what its self-test found."""
 
     @property
     def kind(self) -> str:
@@ -57,7 +59,7 @@ class Enabled:
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_fields` wrote."""
         options = tuple((str(key), str(value)) for key, value in fields["options"])
-        return cls(fields["name"], fields["library"], options)
+        return cls(fields["name"], fields["library"], options, fields["disabled"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,24 @@ def enabled_from_text(text: str) -> Enabled:
     return Enabled(name, library, tuple(pairs))
 
 
+def enabled_devices(texts: Iterable[str]) -> tuple[Enabled, ...]:
+    """Read what an operator has enabled, beside the CPU's; raises ValueError."""
+    found = {}
+    for text in texts:
+        device = enabled_from_text(text)
+        if device.name in found:
+            raise ValueError(f"the device {device.name!r} is enabled twice")
+        found[device.name] = device
+    return tuple(device for name, device in found.items() if name not in ALWAYS)
+
+
 def grants_of(enabled: Enabled) -> Grants:
-    """Return what the workers of a device need; raises DeviceMissing where it is not installed."""
+    """Return what the workers of a device need.
+
+    Raises DeviceMissing where it is not installed, or is disabled.
+    """
+    if enabled.disabled:
+        raise DeviceMissing(f"it is disabled: {enabled.disabled}")
     return KINDS[enabled.kind].grants(enabled)
 
 

@@ -163,7 +163,7 @@ class ExternalDevice:
 class ExternalExecutable:
     """What makes a library's delegates for one partition; see `NativeExecutable`."""
 
-    cache_hit = False
+    cache_hit = None
 
     def __init__(
         self, name: str, plugin: Plugin, model: ModelView, partition: Partition | None

@@ -43,6 +43,8 @@ class OpenDevices:
         self.cache: Cache | None = None
         for item in enabled:
             try:
+                if item.disabled:
+                    raise DeviceMissing(f"it is disabled: {item.disabled}")
                 module = import_module(KINDS[item.kind].module)
                 self.devices += module.open_devices(item, runtime.library)
             except (DeviceMissing, ImportError, OSError) as error:

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     ``arguments[2]`` is how many seconds each test may take. Writes one line to stdout: a JSON
     object with the reason for each that failed.
     """
+    process.set_parent_death_signal()
     runtime = find_runtime(arguments[0])
     runtime.warm()
     library = runtime.library
@@ -241,6 +242,7 @@ def _be_a_child(test: Callable[[], None], writing: int) -> None:
     """Do a test and end; never returns, and runs nobody's exit handlers."""
     status = 1
     try:
+        process.set_parent_death_signal()
         test()
         status = 0
     except BaseException as error:
