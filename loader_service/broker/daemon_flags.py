@@ -54,6 +54,16 @@ USERS = {
     ),
 }
 """Settings that are lists of users."""
+NAMES = {
+    "devices": (
+        "--device",
+        "NAME",
+        "a device that models may use beside the CPU's kernels, and what it needs of the sandbox: "
+        "openvino, or external:NAME=LIBRARY[,KEY=VALUE]... for a shared library with TensorFlow "
+        "Lite's external delegate; the first is preferred; repeatable",
+    ),
+}
+"""Settings that are lists of names."""
 NUMBERS = {
     "crash_loop_deaths": "a model whose workers died so often by its own doing is refused for a "
     "while to its origin",
@@ -68,6 +78,8 @@ NUMBERS = {
     "claim_seconds": "a model whose channel nobody asked for by then is closed",
     "handshake_seconds": "how long a connection may be open before it has said who it is",
     "message_seconds": "how long a call's one message may take to come",
+    "drain_seconds": "how long computations may go on after SIGTERM or SIGINT, before all ends; 0: "
+    "not at all",
     "metrics_port": "a loopback port where metrics are served, too, for every program of this "
     "machine; they do not tell origins there",
 }
@@ -98,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         description="Run the Model Loader service in the foreground: programs hand it models, and "
         "each model runs in a sandboxed process of its own. SIGINT or SIGTERM ends it and every "
-        "worker; SIGHUP has it read its configuration again. A flag overrides the environment, "
+        "worker, once they have computed what is under way; a second one, at once. SIGHUP has it read its configuration again. A flag overrides the environment, "
         "and that the configuration's file.",
         epilog="Exit status: 0 ended as asked; 2 wrong usage, or a mistake in the configuration; 3 "
         "another service runs in the directory, or it cannot be used; 4 this host does not allow "
@@ -130,6 +142,8 @@ def parser() -> argparse.ArgumentParser:
         )
     for name, (flag, text) in USERS.items():
         result.add_argument(flag, action="append", metavar="USER", help=text, dest=name)
+    for name, (flag, what, text) in NAMES.items():
+        result.add_argument(flag, action="append", metavar=what, help=text, dest=name)
     for name, text in NUMBERS.items():
         default = _said(getattr(DEFAULTS, name), "none")
         result.add_argument(_flag(name), metavar="N", help=f"{text} (default: {default})")
@@ -161,12 +175,13 @@ def settings_given(given: Mapping[str, Any]) -> dict[Keys, tuple[str, Any]]:
     """Return the settings among what was parsed: by setting the flag, and its text or texts."""
     flags: dict[Keys, tuple[str, Any]] = {}
     for name, value in given.items():
-        flag = USERS[name][0] if name in USERS else _flag(name)
+        listed = USERS.get(name) or NAMES.get(name)
+        flag = listed[0] if listed else _flag(name)
         if name in SHARED_LIMITS:
             flags[SHARED, name] = flag, value
         elif hasattr(DEFAULT_LIMITS, name):
             flags[LIMITS, name] = flag, value
-        elif name == "directory" or name in {*WORDS, *USERS, *NUMBERS, *SWITCHES, GROUP}:
+        elif name == "directory" or name in {*WORDS, *USERS, *NAMES, *NUMBERS, *SWITCHES, GROUP}:
             flags[SERVICE, name] = flag, value
     return flags
 

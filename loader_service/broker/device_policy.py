@@ -18,7 +18,7 @@ from loader_service.devices.catalogue import (
     PREFERENCES,
     DeviceMissing,
     Enabled,
-    enabled_from_text,
+    enabled_devices,
     grants_of,
 )
 from loader_service.sandbox.grants import Grants
@@ -76,17 +76,6 @@ def device_order(policy: Policy, owner: Owner, header: pb.LoadHeader) -> DeviceO
         preference = _BY_POWER[header.power_preference]
         options = replace(options, execution_preference=preference)
     return DeviceOrder(chosen, options, header.device_preference or "auto", web)
-
-
-def enabled_devices(texts: Iterable[str]) -> tuple[Enabled, ...]:
-    """Read what an operator has enabled, beside the CPU's; raises ValueError."""
-    found = {}
-    for text in texts:
-        device = enabled_from_text(text)
-        if device.name in found:
-            raise ValueError(f"the device {device.name!r} is enabled twice")
-        found[device.name] = device
-    return tuple(device for name, device in found.items() if name not in ALWAYS)
 
 
 def is_web(policy: Policy, owner: Owner) -> bool:

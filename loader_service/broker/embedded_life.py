@@ -12,7 +12,6 @@ from typing import Any
 
 from loader_service.broker import log
 from loader_service.broker.beginning import Beginning
-from loader_service.broker.device_policy import enabled_devices
 from loader_service.broker.directory import private_directory
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.running import run
@@ -35,7 +34,6 @@ def live(begun: Beginning, life: socket.socket, program: int, options: Mapping[s
         chosen = {name: options[name] for name in CHOICES if name in options}
         limits = complete(Limits.from_values(options.get("limits", {})))
         devices = tuple(map(str, options.get("devices", ())))
-        enabled_devices(devices)
         settings = Settings(directory="", limits=limits, devices=devices, admin=False, **chosen)
         directory = private_directory()
     except (TypeError, ValueError) as error:

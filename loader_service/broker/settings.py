@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from loader_service.devices.catalogue import enabled_devices
 from model_loader_wire import shared_limits
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.shared_limits import SharedLimits
@@ -94,6 +95,7 @@ class Policy:
         for name in DEFAULT_LIMITS.set_values():
             if getattr(self.limits, name) is None:
                 raise ValueError(f"limit {name} needs a value")
+        enabled_devices(self.devices)
 
     @property
     def models_per_process(self) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from loader_service.broker.device_policy import device_order, enabled_devices, sentences
+from loader_service.broker.device_policy import device_order, sentences
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Policy
-from loader_service.devices.catalogue import Enabled
+from loader_service.devices.catalogue import Enabled, enabled_devices
 from loader_service.sandbox.grants import Grants
 from model_loader_wire.causes import Cause
 from model_loader_wire.v1 import model_loader_pb2 as pb
