@@ -13,7 +13,7 @@ from ._closing import Closing
 from ._connection import Connection, ConnectionFace, connect
 from ._effects import Steps
 from ._fork import BoundToProcess
-from ._load import load
+from ._load import load, load_by_name
 from ._model_core import ModelCore
 from ._options import ContextOptions, device_options, layers_tuple, lower
 from ._source import Progress
@@ -79,6 +79,14 @@ class ContextFace(BoundToProcess):
         self._check_open()
         core = yield from load(
             self._connection._session, self._options, source, timeout, on_progress
+        )
+        self._models.add(core)
+        return core
+
+    def _load_by_name(self, name: Any, version: Any, timeout: float | None) -> Steps[ModelCore]:
+        self._check_open()
+        core = yield from load_by_name(
+            self._connection._session, self._options, name, version, timeout
         )
         self._models.add(core)
         return core

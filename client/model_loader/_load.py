@@ -37,51 +37,104 @@ def load(
     session.check_usable()
     if on_progress is not None and not callable(on_progress):
         raise ConstraintError("on_progress must be callable")
-    limits = lower(session.limits, options.limits)
-    usual = None if limits.load_seconds is None else limits.load_seconds + GRACE_SECONDS
-    wait = seconds(timeout, usual)
+    wait = _wait(session, options, timeout)
     started = time.monotonic()
-    opened: Any = yield InThread(partial(Source, source, limits.model_bytes))
+    most = lower(session.limits, options.limits).model_bytes
+    opened: Any = yield InThread(partial(Source, source, most))
     try:
-        header = pb.LoadHeader(
-            model_format=options.model_format,
-            size=opened.size,
-            num_threads=options.num_threads,
-            device_preference=options.device_preference,
-            power_preference=options.power_preference,
-            required_layers=options.required_layers,
-            relayed=session.relayed,
-            label=opened.label,
-        )
-        if options.limits is not None:
-            header.limits.CopyFrom(limits_to(options.limits))
-        if given := options.devices.given():
-            header.device_options.CopyFrom(pb.DeviceOptions(**given))  # type: ignore[arg-type]
+        header = _header(session, options, opened.label)
+        header.size = opened.size
         progressed = _teller(opened, on_progress)
         deadline = None if wait is None else started + wait
         header.offer = yield from _offer(session, opened, progressed, deadline)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        reply: pb.LoadReply = yield _upload("Load", header, opened, progressed, left)
+        reply: pb.LoadReply = yield _upload("Load", header, opened, progressed, _left(deadline))
     finally:
         opened.close()
-    try:
-        if not header.offer:
+    if not header.offer:
+        try:
             _check_digest(reply.sha256, opened)
-        session.sizes_loaded.add(opened.size)
+        except DataError:
+            yield _close_unclaimed(reply)
+            raise
+    session.sizes_loaded.add(opened.size)
+    return (yield from _taken(session, reply, header.label, opened.sent, started))
+
+
+def load_by_name(
+    session: Session,
+    options: ContextOptions,
+    name: Any,
+    version: Any,
+    timeout: float | None,
+) -> Steps[ModelCore]:
+    """Load a model of the service's repository, whose bytes never come here."""
+    session.check_usable()
+    if not isinstance(name, str):
+        raise ConstraintError(f"a model's name is a str, not {type(name).__name__}")
+    if isinstance(version, bool) or not isinstance(version, int | None):
+        raise ConstraintError(f"a version is an int or None, not {type(version).__name__}")
+    if version is not None and not 0 < version < 2**63:
+        raise ConstraintError(f"a version is a number from 1 up, not {version}")
+    wait = _wait(session, options, timeout)
+    started = time.monotonic()
+    deadline = None if wait is None else started + wait
+    found: pb.FindNamedModelReply = yield Call(
+        "FindNamedModel", pb.FindNamedModelRequest(name=name, version=version or 0), wait
+    )
+    header = _header(session, options, f"{found.model.name}:{found.model.version}")
+    header.offer = found.offer
+    requests = iter([pb.LoadRequest(header=header)])
+    reply: pb.LoadReply = yield Upload(
+        "Load", requests, lambda: None, _left(deadline), _close_unclaimed
+    )
+    return (yield from _taken(session, reply, header.label, found.model.size, started))
+
+
+def _wait(session: Session, options: ContextOptions, timeout: float | None) -> float | None:
+    """Return how many seconds a load may take."""
+    limit = lower(session.limits, options.limits).load_seconds
+    return seconds(timeout, None if limit is None else limit + GRACE_SECONDS)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _header(session: Session, options: ContextOptions, label: str) -> pb.LoadHeader:
+    header = pb.LoadHeader(
+        model_format=options.model_format,
+        num_threads=options.num_threads,
+        device_preference=options.device_preference,
+        power_preference=options.power_preference,
+        required_layers=options.required_layers,
+        relayed=session.relayed,
+        label=label,
+    )
+    if options.limits is not None:
+        header.limits.CopyFrom(limits_to(options.limits))
+    if given := options.devices.given():
+        header.device_options.CopyFrom(pb.DeviceOptions(**given))  # type: ignore[arg-type]
+    return header
+
+
+def _taken(
+    session: Session, reply: pb.LoadReply, label: str, size: int, started: float
+) -> Steps[ModelCore]:
+    """Make the model of what the service says of it, and take its direct channel."""
+    try:
         description = description_from(reply.description)
-        in_force = limits_from(reply.limits)
         report = Report(
             runtime=description.runtime,
             kernels=description.kernels,
             note=description.note,
             threads=description.threads,
             sha256=reply.sha256.hex(),
-            size=opened.sent,
+            size=size,
             load_seconds=time.monotonic() - started,
-            limits=in_force,
+            limits=limits_from(reply.limits),
         )
         isolation = isolation_from(reply.isolation)
-        core = ModelCore(session, reply.model_id, description, isolation, report, opened.label)
+        core = ModelCore(session, reply.model_id, description, isolation, report, label)
         if session.attach is not None:
             taken: socket.socket = yield InThread(
                 partial(session.attach.receive_channel, reply.model_id)
@@ -90,7 +143,7 @@ def load(
     except GeneratorExit:
         raise  # nobody carries out effects any more
     except BaseException:
-        yield Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
+        yield _close_unclaimed(reply)
         raise
     return core
 
@@ -176,10 +229,12 @@ def _upload(
             yield pb.LoadRequest(chunk=bytes(chunk))
         yield pb.LoadRequest(trailer=pb.LoadTrailer(sha256=source.sha256))
 
-    def unclaimed(reply: pb.LoadReply) -> Notify:
-        return Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
+    unclaimed = _close_unclaimed if method == "Load" else None
+    return Upload(method, requests(), progressed, timeout, unclaimed)
 
-    return Upload(method, requests(), progressed, timeout, unclaimed if method == "Load" else None)
+
+def _close_unclaimed(reply: pb.LoadReply) -> Notify:
+    return Notify("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
 
 
 def _teller(source: Source, on_progress: Progress | None) -> Callable[[], None]:

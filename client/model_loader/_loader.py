@@ -36,6 +36,11 @@ class LoaderFace(BoundToProcess):
             raise InvalidStateError("the loader was closed")
         return self._context._load(source, timeout, on_progress)
 
+    def _load_by_name(self, name: Any, version: Any, timeout: float | None) -> Steps[ModelCore]:
+        if self._closed:
+            raise InvalidStateError("the loader was closed")
+        return self._context._load_by_name(name, version, timeout)
+
 
 class MLModelLoader(LoaderFace, Closing):
     """Loads models with the options of a context (``MLModelLoader`` of the specification).
@@ -70,6 +75,20 @@ class MLModelLoader(LoaderFace, Closing):
         driver = self._context.connection._driver
         core = driver.run(self._load(source, timeout, on_progress))
         return MLModel(driver, core)
+
+    def load_by_name(
+        self, name: str, version: int | None = None, *, timeout: float | None = None
+    ) -> MLModel:
+        """Load a model that the service's operator approved; its bytes stay with the service.
+
+        `version` is a number from 1 up; None takes the highest that serves, which the operator may
+        change at any time. `timeout` is in seconds, by default the limit ``load_seconds``.
+
+        Raises NotFoundError if the service serves no such model, ConstraintError for a name or
+        version of another kind, and otherwise what ``load`` raises.
+        """
+        driver = self._context.connection._driver
+        return MLModel(driver, driver.run(self._load_by_name(name, version, timeout)))
 
     def close(self) -> None:
         """Let no more models be loaded; closing twice is no error."""

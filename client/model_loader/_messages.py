@@ -25,6 +25,8 @@ REPLIES: dict[str, type[Message]] = {
     "Load": pb.LoadReply,
     "Inspect": pb.InspectReply,
     "FindModel": pb.FindModelReply,
+    "FindNamedModel": pb.FindNamedModelReply,
+    "ListNamedModels": pb.ListNamedModelsReply,
     "Compute": pb.ComputeReply,
     "Reset": pb.ResetReply,
     "CloseModel": pb.CloseModelReply,

@@ -118,6 +118,13 @@ class MLModelLoader(_loader.LoaderFace, AsyncClosing):
         driver = self._context.connection._driver
         return MLModel(driver, await driver.run(self._load(source, timeout, on_progress)))
 
+    @_documented_by(_loader.MLModelLoader.load_by_name)
+    async def load_by_name(
+        self, name: str, version: int | None = None, *, timeout: float | None = None
+    ) -> MLModel:
+        driver = self._context.connection._driver
+        return MLModel(driver, await driver.run(self._load_by_name(name, version, timeout)))
+
     @_documented_by(_loader.MLModelLoader.close)
     async def close(self) -> None:
         self._closed = True

@@ -6,6 +6,7 @@
     ├── DataError           model bytes or tensors are not what was expected
     ├── InvalidStateError   the object was closed, lost, or crossed a fork
     ├── NetworkError        the service is not there, or went away (also ConnectionError)
+    ├── NotFoundError       the service serves no model of that name (also LookupError)
     ├── NotSupportedError   an operator, type, format, option or platform is not supported
     ├── OperationError      a computation failed, or the worker crashed
     ├── QuotaExceededError  a limit other than time; has limit, value and maximum
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidStateError",
     "ModelLoaderError",
     "NetworkError",
+    "NotFoundError",
     "NotSupportedError",
     "OperationError",
     "QuotaExceededError",
@@ -107,6 +109,12 @@ class NetworkError(ModelLoaderError, ConnectionError):
     """The service is not there, or ended in the middle."""
 
     usual_cause = Cause.UNAVAILABLE
+
+
+class NotFoundError(ModelLoaderError, LookupError):
+    """The service serves no model of that name or version."""
+
+    usual_cause = Cause.NOT_FOUND
 
 
 class NotSupportedError(ModelLoaderError):

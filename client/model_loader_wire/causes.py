@@ -28,6 +28,7 @@ class Cause(StrEnum):
     POLICY_VIOLATION = "policy-violation"
     FORBIDDEN = "forbidden"
     NOT_ALLOWED = "not-allowed"
+    NOT_FOUND = "not-found"
     CLOSED = "closed"
     LOST = "lost"
     KILLED = "killed"
@@ -90,6 +91,9 @@ TABLE: dict[Cause, Outcome] = {
     ),
     Cause.NOT_ALLOWED: Outcome(
         "SecurityError", "PERMISSION_DENIED", "the operator's policy does not allow this model"
+    ),
+    Cause.NOT_FOUND: Outcome(
+        "NotFoundError", "NOT_FOUND", "the service serves no model of that name or version"
     ),
     Cause.CLOSED: Outcome(
         "InvalidStateError", "FAILED_PRECONDITION", "the object was closed, or crossed a fork"

@@ -23,6 +23,7 @@ from loader_service.broker.groups import Owner
 from loader_service.broker.health import Health
 from loader_service.broker.living import Living
 from loader_service.broker.loading import Loading
+from loader_service.broker.named_models import NamedModels
 from loader_service.broker.outstanding import InFlight
 from loader_service.broker.principals import Principals
 from loader_service.broker.reloading import Reloading
@@ -32,6 +33,7 @@ from loader_service.broker.settings import Settings
 from loader_service.broker.steering import Steering
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.telling import tell_of
+from loader_service.broker.verification import Verification
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox.cgroup import Tree
 from model_loader_wire.limits import Limits
@@ -88,6 +90,8 @@ class Broker:
         )
         self._administration: Administration | None = None
         self._measuring: Measuring | None = None
+        verification = Verification(self._sessions, self._loading)
+        self._named = NamedModels(settings, verification.verify)
         self.reloading = Reloading(principals, self._supervisor)
         self._in_flight = InFlight(settings)
         self._passing = Passing(settings)
@@ -113,6 +117,7 @@ class Broker:
             self._events,
         )
         self._accepting = asyncio.create_task(self._attach.serve())
+        self._named.start()
         self._loading.device_checks.begin()
         log.info(
             "ready in %s: %s %s, memory held by %s, %d bytes for all workers, layers: %s",
@@ -173,6 +178,7 @@ class Broker:
             if self._attach is not None:
                 await self._attach.stop()
             self._events.tell(ServiceEnding())
+            await self._named.stop()
             await self._loading.device_checks.stop()
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
@@ -216,6 +222,7 @@ class Broker:
                     self._sessions,
                     self._supervisor,
                     self._loading,
+                    self._named,
                     self._in_flight,
                     self._events,
                 )

@@ -56,6 +56,12 @@ class HeldModels:
         content = self._store.find(session.owner, sha256)
         return b"" if content is None else self._offers_of(session).add(content.copy(), None)
 
+    def lend(self, session: Session, content: ModelBytes) -> bytes:
+        """Name the service's own bytes for one load; they are not kept for the session's origin."""
+        lent = content.copy()
+        lent.may_be_kept = False
+        return self._offers_of(session).add(lent, None)
+
     def take(self, session: Session, name: bytes) -> ModelBytes:
         """Hand over the bytes of that name, which is then used up; raises Refusal for another."""
         # A session that is over has none, and must get none: nobody would close it again.
@@ -70,7 +76,7 @@ class HeldModels:
 
     def keep(self, session: Session, sha256: bytes, content: ModelBytes) -> None:
         """Keep a model that was loaded, until the last session of its principal ends."""
-        if not session.closed:
+        if not session.closed and content.may_be_kept:
             self._store.keep(session.owner, sha256, content)
 
     def _offers_of(self, session: Session) -> Offers:

@@ -29,6 +29,8 @@ class ModelBytes:
     def __init__(self, descriptor: int) -> None:
         """Take over a descriptor; raises Refusal, having closed it, unless it is sealed memory."""
         self._descriptor = descriptor
+        self.may_be_kept = True
+        """Whether who has loaded them may name them again by their digest alone."""
         try:
             self.size = _sealed_size(descriptor)
         except BaseException:

@@ -6,6 +6,7 @@ import time
 
 from loader_service.broker.messages import failure_to_message, limits_to_message
 from loader_service.broker.model import Model
+from loader_service.broker.named_models import Served
 from loader_service.broker.seat import Place
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
@@ -45,6 +46,13 @@ def row_to_message(model: Model, memory_held_by: str, *, coarse: bool = False) -
         age_seconds=time.monotonic() - model.loaded_at,
         runtime=model.description.runtime,
         limits=limits_to_message(model.limits),
+    )
+
+
+def named_to_message(served: Served) -> pb.NamedModel:
+    """Write a model of the repository."""
+    return pb.NamedModel(
+        name=served.name, version=served.number, sha256=served.sha256, size=served.content.size
     )
 
 

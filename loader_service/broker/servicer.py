@@ -16,12 +16,14 @@ from loader_service.broker.messages import (
     description_to_message,
     limits_to_message,
 )
+from loader_service.broker.named_models import NamedModels
 from loader_service.broker.outstanding import InFlight
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import refuse
 from loader_service.broker.relay import Answer, Relay
 from loader_service.broker.rows import (
     isolation_to_message,
+    named_to_message,
     row_to_message,
     state_to_message,
 )
@@ -52,6 +54,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         sessions: Sessions,
         supervisor: Supervisor,
         loading: Loading,
+        named: NamedModels,
         in_flight: InFlight,
         events: EventStream,
     ) -> None:
@@ -60,6 +63,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         self._sessions = sessions
         self._supervisor = supervisor
         self._loading = loading
+        self._named = named
         self._in_flight = in_flight
         self._events = events
 
@@ -150,6 +154,25 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         return pb.FindModelReply(
             offer=self._loading.held.find(self._session(context), request.sha256)
         )
+
+    @edge
+    async def FindNamedModel(  # noqa: N802
+        self, request: pb.FindNamedModelRequest, context: Context
+    ) -> pb.FindNamedModelReply:
+        """Name the bytes of a model of the repository for the next load."""
+        session = self._session(context)
+        self._principals.require(session.principal)
+        served = await self._named.find(request.name, request.version)
+        offer = self._loading.held.lend(session, served.content)
+        return pb.FindNamedModelReply(offer=offer, model=named_to_message(served))
+
+    @edge
+    async def ListNamedModels(  # noqa: N802
+        self, request: pb.ListNamedModelsRequest, context: Context
+    ) -> pb.ListNamedModelsReply:
+        """List the repository's models that can be loaded."""
+        self._session(context)
+        return pb.ListNamedModelsReply(models=map(named_to_message, self._named.served()))
 
     @edge
     async def Compute(  # noqa: N802

@@ -45,6 +45,8 @@ POSITIVE = (
     "claim_seconds",
     "handshake_seconds",
     "message_seconds",
+    "repository_seconds",
+    "repository_bytes",
 )
 """Settings that must be above zero."""
 NOT_NEGATIVE = ("spare_seconds", "kept_model_bytes", "leaving_seconds")
@@ -130,6 +132,12 @@ class Settings(SharedLimits):
     See ``principals``."""
     devices: tuple[str, ...] = ()
     """Devices for those for whom no policy was written; see `Policy`."""
+    repository: str | None = None
+    """The folder of the models that the operator approved, which are loaded by name; None: none."""
+    repository_seconds: float = 5
+    """Between two looks into that folder."""
+    repository_bytes: int = 1 << 30
+    """Bytes of those models together: each that serves is held in memory."""
     policies: tuple[Policy, ...] = ()
     """What holds for other users, of whom each may attach; see `policy_of`."""
     log_level: str = "info"

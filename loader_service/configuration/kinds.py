@@ -106,8 +106,12 @@ class Flag:
 class Text:
     """A text."""
 
+    optional: bool = False
+
     def read(self, value: object) -> object:
         """Take a text that is not empty."""
+        if self.optional and value == NONE:
+            return None
         if not isinstance(value, str):
             raise ValueError(f"must be a text, not {said(value)}")
         if not value or not value.isprintable():
@@ -120,7 +124,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Choice(Text):
+class Choice:
     """One of some words."""
 
     words: tuple[str, ...]
@@ -133,6 +137,10 @@ class Choice(Text):
                 + nearest(str(value), self.words)
             )
         return value
+
+    def read_text(self, text: str) -> object:
+        """Take it as it is."""
+        return self.read(text)
 
 
 @dataclass(frozen=True)

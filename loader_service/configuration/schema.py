@@ -63,6 +63,7 @@ PLAIN: Mapping[object, Kind] = {
     float | None: Number(),
     bool: Flag(),
     str: Text(),
+    str | None: Text(optional=True),
     frozenset[int]: USERS,
     frozenset[bytes] | None: DIGESTS,
     tuple[str, ...]: Ordered(),

@@ -20,7 +20,7 @@ NAMES = {
     *("MLTensor", "MLTensorInfo", "Limits", "Lost", "Isolation"),
     *("Delegation", "Format", "ModelRow", "Report"),
     *("ModelLoaderError", "AbortError", "ConstraintError", "DataError", "InvalidStateError"),
-    *("NetworkError", "NotSupportedError", "OperationError", "QuotaExceededError"),
+    *("NetworkError", "NotFoundError", "NotSupportedError", "OperationError", "QuotaExceededError"),
     *("SecurityError", "TimeoutError", "UnknownError"),
 }
 

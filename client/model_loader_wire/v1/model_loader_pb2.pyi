@@ -192,6 +192,44 @@ class FindModelReply(_message.Message):
     offer: bytes
     def __init__(self, offer: _Optional[bytes] = ...) -> None: ...
 
+class FindNamedModelRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class FindNamedModelReply(_message.Message):
+    __slots__ = ("offer", "model")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    offer: bytes
+    model: NamedModel
+    def __init__(self, offer: _Optional[bytes] = ..., model: _Optional[_Union[NamedModel, _Mapping]] = ...) -> None: ...
+
+class ListNamedModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListNamedModelsReply(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[NamedModel]
+    def __init__(self, models: _Optional[_Iterable[_Union[NamedModel, _Mapping]]] = ...) -> None: ...
+
+class NamedModel(_message.Message):
+    __slots__ = ("name", "version", "sha256", "size")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    sha256: bytes
+    size: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
 class LoadReply(_message.Message):
     __slots__ = ("model_id", "sha256", "description", "isolation", "limits")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]

@@ -59,6 +59,16 @@ class ModelLoaderStub(object):
                 request_serializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelRequest.SerializeToString,
                 response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelReply.FromString,
                 _registered_method=True)
+        self.FindNamedModel = channel.unary_unary(
+                '/model_loader.v1.ModelLoader/FindNamedModel',
+                request_serializer=model__loader_dot_v1_dot_model__loader__pb2.FindNamedModelRequest.SerializeToString,
+                response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.FindNamedModelReply.FromString,
+                _registered_method=True)
+        self.ListNamedModels = channel.unary_unary(
+                '/model_loader.v1.ModelLoader/ListNamedModels',
+                request_serializer=model__loader_dot_v1_dot_model__loader__pb2.ListNamedModelsRequest.SerializeToString,
+                response_deserializer=model__loader_dot_v1_dot_model__loader__pb2.ListNamedModelsReply.FromString,
+                _registered_method=True)
         self.Compute = channel.unary_unary(
                 '/model_loader.v1.ModelLoader/Compute',
                 request_serializer=model__loader_dot_v1_dot_model__loader__pb2.ComputeRequest.SerializeToString,
@@ -125,6 +135,20 @@ class ModelLoaderServicer(object):
 
     def FindModel(self, request, context):
         """Whether the service still holds a model of the caller's origin, so that it need not be sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindNamedModel(self, request, context):
+        """A model of the service's repository: its bytes can be named in the next load, and not be had.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNamedModels(self, request, context):
+        """The models of the service's repository that can be loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,6 +221,16 @@ def add_ModelLoaderServicer_to_server(servicer, server):
                     servicer.FindModel,
                     request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelRequest.FromString,
                     response_serializer=model__loader_dot_v1_dot_model__loader__pb2.FindModelReply.SerializeToString,
+            ),
+            'FindNamedModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindNamedModel,
+                    request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.FindNamedModelRequest.FromString,
+                    response_serializer=model__loader_dot_v1_dot_model__loader__pb2.FindNamedModelReply.SerializeToString,
+            ),
+            'ListNamedModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNamedModels,
+                    request_deserializer=model__loader_dot_v1_dot_model__loader__pb2.ListNamedModelsRequest.FromString,
+                    response_serializer=model__loader_dot_v1_dot_model__loader__pb2.ListNamedModelsReply.SerializeToString,
             ),
             'Compute': grpc.unary_unary_rpc_method_handler(
                     servicer.Compute,
@@ -364,6 +398,60 @@ class ModelLoader(object):
             '/model_loader.v1.ModelLoader/FindModel',
             model__loader_dot_v1_dot_model__loader__pb2.FindModelRequest.SerializeToString,
             model__loader_dot_v1_dot_model__loader__pb2.FindModelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindNamedModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_loader.v1.ModelLoader/FindNamedModel',
+            model__loader_dot_v1_dot_model__loader__pb2.FindNamedModelRequest.SerializeToString,
+            model__loader_dot_v1_dot_model__loader__pb2.FindNamedModelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNamedModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_loader.v1.ModelLoader/ListNamedModels',
+            model__loader_dot_v1_dot_model__loader__pb2.ListNamedModelsRequest.SerializeToString,
+            model__loader_dot_v1_dot_model__loader__pb2.ListNamedModelsReply.FromString,
             options,
             channel_credentials,
             insecure,

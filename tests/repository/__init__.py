@@ -1,0 +1,1 @@
+"""The folder of approved models: its files, and the arrays to warm up with."""
