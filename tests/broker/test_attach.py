@@ -250,7 +250,7 @@ with RawSession(directory) as session:
             assert len(own.models()) == 1
         service.wait_for_workers([])
         # One for each principal.
-        assert len(service.zygotes()) == 2
+        service.wait_for_zygotes(2)
         assert len(children(service.pid)) == 2
 
 

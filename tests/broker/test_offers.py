@@ -208,7 +208,7 @@ def test_offers_count_as_uploads_and_are_dropped_with_their_session() -> None:
             with memory(MODEL + b"x") as descriptor:
                 error = ask(session, len(MODEL) + 1, descriptor).error
             assert error.limit == "model_bytes"
-            assert memories(service.pid) == 4
+            wait_for_memories(service, 4)
         wait_for_memories(service, 0)
 
 
@@ -243,7 +243,7 @@ def test_what_is_kept_goes_with_the_last_session_of_its_principal() -> None:
     with Service() as service:
         with RawSession(service.directory) as session:
             session.load(MODEL)
-            assert memories(service.pid) == 1
+            wait_for_memories(service, 1)
             assert find(session)
         wait_for_memories(service, 0)
         with RawSession(service.directory) as session:
@@ -255,7 +255,7 @@ def test_nothing_is_kept_where_the_settings_say_so() -> None:
         session.load(MODEL)
         load(session, offer(session))
         assert find(session) == b""
-        assert memories(service.pid) == 0
+        wait_for_memories(service, 0)
 
 
 def test_a_load_that_fails_leaves_nothing(session: RawSession, service: Service) -> None:

@@ -48,6 +48,7 @@ def test_a_killed_zygote_is_replaced_at_the_next_load() -> None:
         after = session.load(MODEL, relayed=True)
         assert answers(session, before.model_id)
         assert answers(session, after.model_id)
+        service.wait_for_zygotes(1)
         (second,) = service.zygotes()
         assert second != zygote
         # Several loads that meet a dead zygote at once: one replacement, and all go well.
@@ -55,7 +56,7 @@ def test_a_killed_zygote_is_replaced_at_the_next_load() -> None:
         with ThreadPoolExecutor(4) as pool:
             loads = [pool.submit(session.load, MODEL, relayed=True) for _ in range(4)]
             assert all(answers(session, load.result().model_id) for load in loads)
-        assert len(service.zygotes()) == 1
+        service.wait_for_zygotes(1)
 
 
 def test_a_zygote_that_hangs_is_replaced() -> None:
@@ -64,6 +65,7 @@ def test_a_zygote_that_hangs_is_replaced() -> None:
         os.kill(zygote, signal.SIGSTOP)
         reply = session.load(MODEL, relayed=True)
         assert answers(session, reply.model_id)
+        service.wait_for_zygotes(1)
         assert zygote not in service.zygotes()
 
 
@@ -74,14 +76,14 @@ def test_a_zygote_is_renewed_after_so_many_workers() -> None:
         for _ in range(6):
             models.append(session.load(MODEL, relayed=True))
             seen |= set(service.zygotes())
-            assert len(service.zygotes()) == 1
+            service.wait_for_zygotes(1)
         # The rehearsal was the first one's first fork: 1 + 2, 3, 1.
         assert len(seen) == 3
         assert all(answers(session, model.model_id) for model in models)
         with ThreadPoolExecutor(4) as pool:
             loads = [pool.submit(session.load, MODEL, relayed=True) for _ in range(9)]
             assert all(answers(session, load.result().model_id) for load in loads)
-        assert len(service.zygotes()) == 1
+        service.wait_for_zygotes(1)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may read the environment of another user's process")
@@ -134,6 +136,7 @@ def test_strangers_are_reaped() -> None:
     """A worker's parent is the broker also when its zygote ends in between; so are others'."""
     with Service() as service, RawSession(service.directory) as session:
         for _ in range(5):
+            service.wait_for_zygotes(1)
             zygotes = service.zygotes()
             with ThreadPoolExecutor(2) as pool:
                 load = pool.submit(session.load, MODEL, relayed=True)

@@ -231,7 +231,7 @@ class Ground:
         if self.service.poll() is None:
             self.bystander.is_undisturbed()
             self._loads_again()
-            assert len(self.service.zygotes()) == 1
+            self.service.wait_for_zygotes(1)
             if self.bystander_has_group():
                 wait_for(lambda: len(self.service.cgroups()) == 1, "the end of the others' cgroups")
             wait_until_empty(self._new_descriptors, HANG_SECONDS)
