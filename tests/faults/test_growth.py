@@ -144,3 +144,25 @@ def test_connections(place: Place) -> None:
         place.service.wait_for_workers(place.service.workers()[-1:])
 
     watch(place.family, part)
+
+
+@pytest.mark.parametrize(
+    ("kind", "each_part", "grows"),
+    [
+        # Of 200 loads: a descriptor for each hundred, a thread for each fifty, a KiB for each.
+        ("descriptors", 2, True),
+        ("threads", 4, True),
+        ("children", 1, True),
+        ("private_bytes", 200 << 10, True),
+        ("private_bytes", 20 << 10, False),
+        ("descriptors", 0, False),
+    ],
+)
+def test_what_counts_as_growth(kind: str, each_part: int, grows: bool) -> None:
+    noise = [0, 3, 0, 1, 0, 5, 0, 0, 2, 0]
+    usual = {"descriptors": 20, "threads": 8, "children": 1, "private_bytes": 20 << 20}
+    looks = [
+        Usage(**usual | {kind: usual[kind] + part * each_part + noise[part]})
+        for part in range(PARTS)
+    ]
+    assert bool(growth({"broker": looks}, SLACK.keys())) == grows
