@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import sys
 
+from loader_service.broker import device_checks, zygote_process
 from loader_service.broker import settings as broker_settings
-from loader_service.broker import zygote_process
 from tests.hostile.attacks.memory import secret_of
 from tests.support import broker_variant
 
@@ -31,6 +31,11 @@ def main(arguments: list[str]) -> int:
     setattr(zygote_process, "BOOTSTRAP", bootstrap)  # noqa: B010
     probe = json.loads(options)["runtime"]
     setattr(broker_settings, "RUNTIMES", (*broker_settings.RUNTIMES, probe))  # noqa: B010
+    # Devices are tested with a runtime that computes.
+    start = device_checks.start_self_test
+    setattr(  # noqa: B010
+        device_checks, "start_self_test", lambda _, *rest: start("auto", *rest)
+    )
     return broker_variant.main([life, options, json.dumps(changed)])
 
 

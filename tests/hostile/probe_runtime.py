@@ -92,6 +92,8 @@ class ProbeRuntime:
 
     name = "probe"
     version = "1"
+    library = None
+    """Devices are opened with it, and no model is given to them."""
 
     def warm(self) -> None:
         """Prepare, in the zygote, what no worker could: executable code, the map of memory."""

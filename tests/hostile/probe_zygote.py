@@ -14,9 +14,11 @@ from loader_service.sandbox import lockdown
 from loader_service.sandbox.layers import MINIMUM, PROCESS_LAYERS, Layer
 from loader_service.sandbox.lockdown import Outcome
 from loader_service.sandbox.resource_limits import ResourceLimits
+from loader_service.worker import main as worker
 from loader_service.worker import spawn as spawning
 from loader_service.worker import zygote
-from loader_service.worker.orders import Spawn
+from loader_service.worker.opening import open_model
+from loader_service.worker.orders import Go, Spawn
 from tests.hostile.attacks import memory
 from tests.hostile.probe_runtime import ProbeRuntime
 
@@ -68,6 +70,12 @@ def main(arguments: list[str]) -> int:
             _held.append(memory.secret_of(secrets.token_hex(16)))
         return answer
 
+    def open_without(runtime: Any, model: bytes, go: Go, devices: object) -> object:
+        """Let the worker have devices, and the probe no need of them."""
+        del devices
+        return open_model(runtime, model, go)
+
+    setattr(worker, "open_model", open_without)  # noqa: B010
     setattr(zygote, "spawn", spawn_and_hold)  # noqa: B010
     setattr(zygote, "find_runtime", lambda _: ProbeRuntime())  # noqa: B010
     return zygote.main(arguments)

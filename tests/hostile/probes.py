@@ -37,10 +37,19 @@ class ProbeService(Service):
         super().__init__(limits, runtime, secret=self.secret, **settings)
         self.connection = ml.connect(self.directory)
 
-    def probe(self, attack: str = "", relay: bool = False, **arguments: object) -> Probe:
-        """Load a model; an attack that is named here runs at its load."""
+    def probe(
+        self,
+        attack: str = "",
+        relay: bool = False,
+        device: str | None = None,
+        **arguments: object,
+    ) -> Probe:
+        """Load a model; an attack that is named here runs at its load.
+
+        The worker of a probe with a device has all that the device is granted.
+        """
         connection = ml.connect(self.directory, relay=True) if relay else self.connection
-        context = ml.create_context(connection=connection)
+        context = ml.create_context(connection=connection, accelerator_name=device)
         return Probe(ml.MLModelLoader(context).load(model_with(attack, **arguments)))
 
     def __exit__(self, *error: Any) -> None:

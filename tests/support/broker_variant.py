@@ -3,7 +3,8 @@
     python -m tests.support.broker_variant LIFE OPTIONS SETTINGS
 
 LIFE and OPTIONS as of ``loader_service.broker.embedded``; SETTINGS is a JSON object with fields of
-``Settings``, and ``cgroups``: false to run as on a host whose cgroups cannot be written to.
+``Settings``, and ``cgroups``: false to run as on a host whose cgroups cannot be written to;
+``devices`` are enabled as a program enables them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
     for name in ("allowed_uids", "embedder_uids"):
         if name in changed:
             changed[name] = frozenset(changed[name])
+    options = json.dumps(json.loads(options) | {"devices": changed.pop("devices", [])})
     setattr(embedded_life, "Settings", partial(Settings, **changed))  # noqa: B010
     return embedded.main([life, options])
 

@@ -10,9 +10,17 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from tests.hostile.attacks import calls, deaths, inside, memory, replies, resources
+from tests.hostile.attacks import calls, deaths, inside, machine_code, memory, replies, resources
 
-_MODULES: tuple[ModuleType, ...] = (calls, deaths, inside, memory, replies, resources)
+_MODULES: tuple[ModuleType, ...] = (
+    calls,
+    deaths,
+    inside,
+    machine_code,
+    memory,
+    replies,
+    resources,
+)
 
 
 def find(name: str) -> Callable[..., Any]:
