@@ -228,8 +228,13 @@ def test_another_models_call_under_way_ends_with_the_reason(connection: ml.Conne
             caught.append(error)
 
     busy = threading.Thread(target=_run_out_of_time, args=(victim,))
+    process = psutil.Process(pid_of(victim))
+    before = process.cpu_times().user
+    ends = time.monotonic() + HANG_SECONDS
     busy.start()
-    time.sleep(0.3)
+    while process.cpu_times().user < before + 0.05:
+        assert time.monotonic() < ends, "the victim does not compute"
+        time.sleep(0.005)
     waiting = threading.Thread(target=call)
     waiting.start()
     for thread in (busy, waiting):

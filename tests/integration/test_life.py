@@ -109,9 +109,18 @@ def test_a_program_that_is_killed_leaves_nothing(program: Start, number: signal.
 
 
 def test_a_forked_child_does_not_keep_the_broker_alive(program: Start) -> None:
-    process, facts = program("import os\nif os.fork() == 0: time.sleep(8)\nos._exit(0)")
-    process.wait(HANG_SECONDS)
-    wait_until(lambda: gone(int(str(facts["broker"])), int(str(facts["worker"]))), "the end")
+    process, facts = program(
+        "import os\nchild = os.fork()\nif child == 0: time.sleep(600)\n"
+        "print(child, flush=True)\nos._exit(0)"
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        process.wait(HANG_SECONDS)
+        wait_until(lambda: gone(int(str(facts["broker"])), int(str(facts["worker"]))), "the end")
+        assert not gone(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 @pytest.mark.isolation
