@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import grpc
@@ -16,7 +17,7 @@ from loader_service.broker.calls import Calls, Passing
 from loader_service.broker.decoding import Decoding
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
-from loader_service.broker.draining import Draining
+from loader_service.broker.draining import LOOK_SECONDS, Draining
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import ServiceEnding, ServiceReady
 from loader_service.broker.groups import Owner
@@ -136,6 +137,32 @@ class Broker:
             log.warning("this host does not give the layer %s: %s", layer, reason)
         if self._settings.isolation == "origin":
             log.warning("the models of an origin share a process, as it was asked for")
+
+    def status(self) -> str:
+        """Say in one line how the service is."""
+        readiness = self._supervisor.readiness
+        able = "ready" if readiness.able else "no worker can be made, see the log"
+        models = self._living.models_left()
+        return f"{'draining' if readiness.draining else able}; models: {models}"
+
+    def when_readiness_changes(self, call: Callable[[bool], None]) -> None:
+        """Have it called with whether models are taken in, at each change."""
+        self._supervisor.readiness.when_changed.append(call)
+
+    async def answers(self) -> bool:
+        """Whether what makes workers answers."""
+        return await self._supervisor.zygote_answers()
+
+    async def drain(self, by: str, seconds: float) -> None:
+        """Let in no more models, and end each that there is once it computes nothing.
+
+        `drained` is set when none is left, or after so long.
+        """
+        self._draining.begin(by, seconds)
+        while not self.drained.is_set():
+            # Again and again: a load that was let in before may only now have its worker.
+            self._supervisor.finish()
+            await asyncio.sleep(LOOK_SECONDS)
 
     @property
     def drained(self) -> asyncio.Event:

@@ -15,6 +15,7 @@ from loader_service.broker.daemon_flags import default_directory, parser, settin
 from loader_service.broker.directory import Directory, DirectoryTaken
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.running import run
+from loader_service.broker.service_manager import ServiceManager
 from loader_service.broker.settings import Settings
 from loader_service.configuration.configuration import Configuration, configure, default_file
 from loader_service.configuration.mistakes import ConfigurationError
@@ -56,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model-loaderd: {error}; choose another --directory", file=sys.stderr)
         return EXIT_TAKEN
     try:
-        run(settings, directory, read=lambda: _configured(given).settings)
+        manager = ServiceManager.of_environment(os.environ)
+        run(settings, directory, read=lambda: _configured(given).settings, manager=manager)
     except Refusal as refusal:
         words = f"\n{refusal.failure.last_words}" if refusal.failure.last_words else ""
         hint = "" if DOCTOR in str(refusal) else f"; see {DOCTOR}"

@@ -110,8 +110,9 @@ def parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         description="Run the Model Loader service in the foreground: programs hand it models, and "
         "each model runs in a sandboxed process of its own. SIGINT or SIGTERM ends it and every "
-        "worker, once they have computed what is under way; a second one, at once. SIGHUP has it read its configuration again. A flag overrides the environment, "
-        "and that the configuration's file.",
+        "worker, once they have computed what is under way; a second one, at once. SIGHUP has it "
+        "read its configuration again. A flag overrides the environment, and that the "
+        "configuration's file.",
         epilog="Exit status: 0 ended as asked; 2 wrong usage, or a mistake in the configuration; 3 "
         "another service runs in the directory, or it cannot be used; 4 this host does not allow "
         "the sandbox's minimum or cannot enforce a limit that was set, or no runtime is installed "

@@ -25,13 +25,16 @@ class Reloading:
         self._principals = principals
         self._supervisor = supervisor
         self._turn = asyncio.Lock()
-        self._under_way: set[asyncio.Task[bool]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
 
-    def begin(self, read: Read) -> None:
-        """Read in the background, as a signal asks for it."""
-        task = asyncio.create_task(self.reload(read))
+    def begin(self, read: Read, done: Callable[[bool], None]) -> None:
+        """Read in the background, as a signal asks for it; `done` is told whether it changed."""
+        task = asyncio.create_task(self._reload_and_tell(read, done))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+
+    async def _reload_and_tell(self, read: Read, done: Callable[[bool], None]) -> None:
+        done(await self.reload(read))
 
     async def reload(self, read: Read) -> bool:
         """Read, check and replace; with a mistake in it nothing changes. Returns whether it did."""

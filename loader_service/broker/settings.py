@@ -49,7 +49,7 @@ POSITIVE = (
     "repository_bytes",
 )
 """Settings that must be above zero."""
-NOT_NEGATIVE = ("spare_seconds", "kept_model_bytes", "leaving_seconds")
+NOT_NEGATIVE = ("spare_seconds", "kept_model_bytes", "leaving_seconds", "drain_seconds")
 """Settings that may be zero, too."""
 STDERR_BYTES_PER_SECOND = 256 << 10
 
@@ -177,6 +177,8 @@ class Settings(SharedLimits):
     """Longest wait for the one message of a call."""
     handshake_seconds: float = 5
     """From connecting to the first message on the attach socket."""
+    drain_seconds: float = 10
+    """How long computations may go on after SIGTERM or SIGINT; 0: not at all."""
     memory_watch_seconds: float = 0.1
     """Between two looks at a worker's resident memory where no cgroup holds it."""
 

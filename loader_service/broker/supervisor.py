@@ -290,19 +290,11 @@ class Supervisor:
                 if hold:
                     worker.hold_memory()
 
-    async def finish(self, seconds: float) -> None:
-        """Let every worker end once it computes nothing; returns when all have, or after so long.
-
-        Nothing may be loaded any more.
-        """
+    def finish(self) -> None:
+        """Let every worker that there is end once it computes nothing."""
         self._spares.stop()
-        ended = Failure(Cause.CLOSED, ENDED)
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.finish(ended)
-        waiting = [asyncio.create_task(worker.wait(seconds)) for worker in workers]
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
+        for worker in list(self._workers.values()):
+            worker.finish(Failure(Cause.CLOSED, ENDED))
 
     async def stop(self) -> None:
         """End every worker and zygote, and remove the cgroups."""

@@ -132,7 +132,7 @@ class Worker(Mortal):
             return
         if self._killed_for is None:
             self._killed_for = reason
-        self._say_finish()
+            self._say_finish()
 
     def _say_finish(self) -> None:
         # One that has stopped reading is ended when its time is up.
