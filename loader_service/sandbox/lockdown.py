@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
+from functools import cache, partial
 from typing import Final, NamedTuple
 
 from loader_service.sandbox import (
@@ -128,9 +128,7 @@ def lock_down(
         raise ValueError(f"a worker cannot do without {', '.join(sorted(missing))}")
     if not process.is_single_threaded():
         raise RuntimeError("a worker is locked down while it has one thread")
-    program = seccomp.compile_filter(
-        granted_calls.rules_for(granted), architecture=host_architecture(), pid=os.getpid()
-    )
+    program = _filter(tuple(granted)).for_process(os.getpid())
     steps = _Steps(wanted)
     steps.take(Layer.CAPABILITIES, capabilities.drop_all)
     steps.take(Layer.NO_NEW_PRIVILEGES, process.set_no_new_privileges)
@@ -144,9 +142,13 @@ def lock_down(
 
 def warm_up(granted: Sequence[str] = ()) -> None:
     """Do once, before the forks, what every `lock_down` would otherwise do anew."""
-    seccomp.compile_filter(
-        granted_calls.rules_for(granted), architecture=host_architecture(), pid=1
-    )
+    _filter(tuple(granted))
+
+
+@cache
+def _filter(granted: tuple[str, ...]) -> seccomp.Template:
+    """The filter, found by few names: by its rules, each worker would hash all of them anew."""
+    return seccomp.template(granted_calls.rules_for(granted), host_architecture().name)
 
 
 class _Steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from loader_service.sandbox import policy
 from loader_service.sandbox.layers import Layer
 
 LARGEST_LIMIT: Final = 2**63 - 1
+_STATUS_LENGTH: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,16 @@ def apply_limits(limits: ResourceLimits) -> None:
 
 def data_in_use() -> int:
     """Bytes that `RLIMIT_DATA` counts in this process now; reads /proc, so before lock-down."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) * 1024
+    # Not by `open`: a text file and its codec would change a hundred pages of memory, and every
+    # worker has a copy of each page that is changed.
+    status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(status, _STATUS_LENGTH)
+    finally:
+        os.close(status)
+    for line in text.splitlines():
+        if line.startswith(b"VmData:"):
+            return int(line.split()[1]) * 1024
     raise OSError("/proc/self/status has no VmData")
 
 

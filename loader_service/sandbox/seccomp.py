@@ -49,11 +49,18 @@ class _Instruction:
 
 
 @dataclass(frozen=True)
-class _Template:
+class Template:
     """A program with holes where the process id belongs."""
 
     program: bytes
     process_id_offsets: tuple[int, ...]
+
+    def for_process(self, pid: int) -> bytes:
+        """The program for the process that calls itself `pid`."""
+        program = bytearray(self.program)
+        for offset in self.process_id_offsets:
+            struct.pack_into("=I", program, offset, pid)
+        return bytes(program)
 
 
 def compile_filter(
@@ -65,11 +72,7 @@ def compile_filter(
     and architecture; later calls only write the process id. Raises `ValueError` for a name that no
     architecture has, for a call with two rules, and for a rule too long for a jump.
     """
-    template = _template(tuple(rules), architecture.name)
-    program = bytearray(template.program)
-    for offset in template.process_id_offsets:
-        struct.pack_into("=I", program, offset, pid)
-    return bytes(program)
+    return template(tuple(rules), architecture.name).for_process(pid)
 
 
 def load_filter(program: bytes) -> None:
@@ -85,7 +88,8 @@ def load_filter(program: bytes) -> None:
 
 
 @cache
-def _template(rules: tuple[Rule, ...], architecture_name: str) -> _Template:
+def template(rules: tuple[Rule, ...], architecture_name: str) -> Template:
+    """The program for `rules` and any process; see `compile_filter`."""
     instructions = list(_assemble(rules, ARCHITECTURES[architecture_name]))
     program = b"".join(
         _INSTRUCTION.pack(
@@ -98,7 +102,7 @@ def _template(rules: tuple[Rule, ...], architecture_name: str) -> _Template:
         for index, i in enumerate(instructions)
         if isinstance(i.operand, OwnProcess)
     )
-    return _Template(program, holes)
+    return Template(program, holes)
 
 
 def _assemble(rules: tuple[Rule, ...], architecture: Architecture) -> list[_Instruction]:

@@ -10,7 +10,7 @@ from functools import partial
 from loader_service.runtime.engine import Runtime
 from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.summary import to_json
-from loader_service.sandbox import lockdown, own_file, policy, process
+from loader_service.sandbox import heap, lockdown, own_file, policy, process
 from loader_service.sandbox.grants import NOTHING, Grants
 from loader_service.sandbox.resource_limits import LARGEST_LIMIT, ResourceLimits
 from loader_service.worker.control import BadMessage, Message, pack_fields, unpack_fields
@@ -114,6 +114,7 @@ def _live(
         return 0
     del model
     if go.task == Task.LOAD:
+        heap.give_back_unused_end()
         told = None
         if devices is not None:
             told = devices.tell_of(loaded, partial(say_delegation, control))
