@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from loader_service.broker import attach, loading, relay, worker, zygote, zygote_process
 from model_loader_wire.v1 import attach_pb2
@@ -60,14 +60,14 @@ def stop_in_broker(stops: Stops) -> None:
 
 def count_pieces(stops: Stops) -> None:
     """Name the moment after each mebibyte of a model, wherever its bytes come from."""
-    sent: Counter[int] = Counter()
+    sent: WeakKeyDictionary[worker.Worker, int] = WeakKeyDictionary()
     for name in ("send_model", "send_held"):
 
         def counting(function: Any) -> Any:
             async def stopping(self: worker.Worker, *piece: Any) -> None:
                 await function(self, *piece)
-                sent[self.pid] += 1
-                stops.reached(f"piece {sent[self.pid]} is passed on")
+                sent[self] = sent.get(self, 0) + 1
+                stops.reached(f"piece {sent[self]} is passed on")
 
             return stopping
 
