@@ -102,9 +102,9 @@ test-user: install ## as root: the isolation tests once more as an unprivileged 
 
 .PHONY: test-slow
 test-slow: install ## what takes longer
-	$(PYTEST_AS_USER) -m "isolation and slow" tests $(NONE_IS_FINE)
+	$(PYTEST_AS_USER) $(TWO_AT_A_TIME) -m "isolation and slow" tests $(NONE_IS_FINE)
 	$(call on_second_runtime,slow)
-	$(PYTEST) -m slow tests
+	$(PYTEST) $(TWO_AT_A_TIME) -m slow tests
 
 # The pictures need one more package than the tests do.
 .venv/installed-bench: .venv/installed
