@@ -21,7 +21,7 @@ from ._context import MLContext, create_context
 from ._loader import MLModelLoader
 from ._model import MLModel
 from ._tensor import MLTensor
-from ._values import Format, Isolation, Lost, MLTensorInfo, ModelRow, Report
+from ._values import Format, Isolation, Lost, MLTensorInfo, ModelRow, NamedModel, Report
 from .errors import (
     AbortError,
     ConstraintError,
@@ -72,6 +72,7 @@ __all__ = [
     "MLTensorInfo",
     "ModelLoaderError",
     "ModelRow",
+    "NamedModel",
     "NetworkError",
     "NotFoundError",
     "NotSupportedError",

@@ -14,7 +14,7 @@ from ._closing import Closing
 from ._fork import BoundToProcess
 from ._load import inspect
 from ._session import Session, open_session
-from ._values import Format, ModelRow
+from ._values import Format, ModelRow, NamedModel
 
 
 class ConnectionFace(BoundToProcess):
@@ -95,6 +95,13 @@ class Connection(ConnectionFace, Closing):
         Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
         """
         return self._driver.run(self._session.models())
+
+    def named_models(self) -> tuple[NamedModel, ...]:
+        """Return the models that ``load_by_name`` loads: every version that serves.
+
+        Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
+        """
+        return self._driver.run(self._session.named_models())
 
     def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:
         """Read what a model file is, inside a sandbox.

@@ -28,7 +28,7 @@ from ._attach import AttachConnection, check_listener
 from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
 from ._messages import NAME_LENGTH, failure_of, formats_from, limits_from, row_from
 from ._origin import checked_origin
-from ._values import Format, ModelRow
+from ._values import Format, ModelRow, NamedModel
 from .errors import ConstraintError, InvalidStateError, NetworkError, SecurityError
 
 PROTOCOL_VERSION = 1
@@ -98,6 +98,15 @@ class Session:
         self.check_usable()
         reply = yield Call("ListModels", pb.ListModelsRequest(), CALL_SECONDS)
         return tuple(row_from(row) for row in reply.models)
+
+    def named_models(self) -> Steps[tuple[NamedModel, ...]]:
+        """Ask for the models that can be loaded by name."""
+        self.check_usable()
+        reply = yield Call("ListNamedModels", pb.ListNamedModelsRequest(), CALL_SECONDS)
+        return tuple(
+            NamedModel(printable(row.name), row.version, row.sha256.hex(), row.size)
+            for row in reply.models
+        )
 
     def told(self, event: pb.SessionEvent | None) -> None:
         """Take in an event of this session, or the end of the events (None)."""

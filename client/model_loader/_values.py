@@ -91,6 +91,17 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model that the service's operator approved, and that ``load_by_name`` loads."""
+
+    name: str
+    version: int
+    sha256: str
+    size: int
+    """Bytes of its file."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRow:
     """One of the caller's models, in any of its sessions, as the service sees it."""
 

@@ -31,7 +31,7 @@ from ._options import ContextOptions, device_options, layers_tuple
 from ._sequence import Sequence
 from ._session import open_session
 from ._source import Progress
-from ._values import Format, Lost, ModelRow
+from ._values import Format, Lost, ModelRow, NamedModel
 from .errors import ConstraintError
 
 __all__ = [
@@ -67,6 +67,10 @@ class Connection(_connection.ConnectionFace, AsyncClosing):
     @_documented_by(_connection.Connection.models)
     async def models(self) -> tuple[ModelRow, ...]:
         return await self._driver.run(self._session.models())
+
+    @_documented_by(_connection.Connection.named_models)
+    async def named_models(self) -> tuple[NamedModel, ...]:
+        return await self._driver.run(self._session.named_models())
 
     @_documented_by(_connection.Connection.inspect)
     async def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .commands.drain import drain
 from .commands.events import events
 from .commands.inspect import inspect
 from .commands.kill import kill
+from .commands.models import models
 from .commands.ps import ps
 from .commands.run import run
 from .commands.status import status
@@ -52,7 +53,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     *(demo, run, inspect, doctor, bench),
-    *(status, ps, top, events, kill, drain),
+    *(status, ps, top, events, kill, drain, models),
     completion,
 ):
     cli.add_command(command)

@@ -18,7 +18,7 @@ NAMES = {
     *("create_context", "connect", "embed", "aio"),
     *("Connection", "MLContext", "MLModelLoader", "MLModel"),
     *("MLTensor", "MLTensorInfo", "Limits", "Lost", "Isolation"),
-    *("Delegation", "Format", "ModelRow", "Report"),
+    *("Delegation", "Format", "ModelRow", "NamedModel", "Report"),
     *("ModelLoaderError", "AbortError", "ConstraintError", "DataError", "InvalidStateError"),
     *("NetworkError", "NotFoundError", "NotSupportedError", "OperationError", "QuotaExceededError"),
     *("SecurityError", "TimeoutError", "UnknownError"),
