@@ -114,7 +114,7 @@ def test_cpu_percent_throttles_or_is_refused_by_name(connection: ml.Connection) 
         return
     with load(connection, costly.endless(), cpu_percent=20) as model:
         with pytest.raises(ml.TimeoutError):
-            compute(model, timeout=2)
+            compute(model, timeout=0.5)
         assert model.lost is not None
 
 
