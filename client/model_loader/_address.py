@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_loader_wire.system_service import ACCOUNT, is_system_user
+
 from .errors import ConstraintError, NetworkError, NotSupportedError, SecurityError
 
 VARIABLE = "MODEL_LOADER_ADDRESS"
@@ -81,12 +83,18 @@ def check_directory(directory: Path) -> None:
     facts = _facts(directory.resolve())
     if not stat.S_ISDIR(facts.st_mode):
         raise SecurityError(f"{directory} is not a directory; {INSTEAD}")
-    if facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & 0o022:
+    if not is_trusted(facts.st_uid) or facts.st_mode & 0o022:
         raise SecurityError(
             f"{directory} belongs to uid {facts.st_uid} with mode {facts.st_mode & 0o7777:o}; the "
-            "service's directory must belong to you or root and be writable by nobody else: "
+            "service's directory must belong to you, to root or to the system's own account "
+            f"{ACCOUNT!r}, and be writable by nobody else: "
             f"{INSTEAD}"
         )
+
+
+def is_trusted(uid: int) -> bool:
+    """Whether a service of this user is one's own or the machine's."""
+    return uid == os.geteuid() or is_system_user(uid)
 
 
 def _facts(path: Path) -> os.stat_result:

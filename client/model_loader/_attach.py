@@ -12,10 +12,11 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from model_loader_wire.system_service import ACCOUNT
 from model_loader_wire.v1 import attach_pb2 as pb
 
 from . import _fork
-from ._address import ATTACH_SOCKET, INSTEAD
+from ._address import ATTACH_SOCKET, INSTEAD, is_trusted
 from ._messages import failure_of
 from .errors import NetworkError, SecurityError, from_failure
 
@@ -178,10 +179,10 @@ def _listener(connected: socket.socket) -> tuple[int, int]:
 
 
 def _check_uid(uid: int, directory: Path) -> None:
-    if uid not in (os.geteuid(), 0):
+    if not is_trusted(uid):
         raise SecurityError(
-            f"the service at {directory} runs as uid {uid}; only your own uid and root are "
-            f"trusted: {INSTEAD}"
+            f"the service at {directory} runs as uid {uid}; only your own uid, root and the "
+            f"system's account {ACCOUNT!r} are trusted: {INSTEAD}"
         )
 
 

@@ -21,6 +21,7 @@ from loader_service.configuration.configuration import Configuration, configure,
 from loader_service.configuration.mistakes import ConfigurationError
 from loader_service.configuration.shown import as_json, as_toml
 from loader_service.sandbox.descriptors import open_standard
+from model_loader_wire.system_service import runs_for_the_machine
 
 log_of_broker = logging.getLogger("model_loader.broker")
 
@@ -72,9 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def warn_of_distrust(settings: Settings) -> None:
     """Say in the log where users are named whose clients will not trust this service."""
-    if os.geteuid() != 0 and settings.users != {os.geteuid()}:
+    if not runs_for_the_machine() and settings.users != {os.geteuid()}:
         log_of_broker.warning(
-            "other users are named, but their clients trust a service of root or their own only"
+            "other users are named, but their clients trust the machine's service or their own only"
         )
 
 

@@ -11,6 +11,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from loader_service.broker.access_list import let_in
+
 LOCK = "lock"
 ATTACH = "attach.sock"
 ADMIN = "admin.sock"
@@ -18,6 +20,7 @@ METRICS = "metrics.sock"
 STEERING = "steering"
 """A folder for the gRPC sockets behind the admin socket."""
 EMBEDDED_PREFIX = "model-loader-"
+READ, WRITE, ENTER = 4, 2, 1
 SOCKET_PATH_LENGTH = 107
 """Longest path of a Unix socket in bytes (sun_path without its final zero)."""
 LONGEST_BELOW = len("/uid-4294967295/grpc.sock")
@@ -90,10 +93,14 @@ class Directory:
     def give_room(self, uid: int, socket_name: str) -> None:
         """Let the principal, and nobody else, into its room with the socket.
 
-        The room last: its owner could put a link in the socket's place before that is given away.
+        Root gives both away, the room last: its owner could put a link in the socket's place before
+        that is given away. Another user's service keeps them, and lets the principal in.
         """
-        if uid != os.geteuid():
-            room = self.room_path(uid)
+        room = self.room_path(uid)
+        if uid != os.geteuid() and os.geteuid() != 0:
+            let_in(room / socket_name, uid, WRITE | READ)
+            let_in(room, uid, READ | ENTER)
+        elif uid != os.geteuid():
             os.chown(room / socket_name, uid, -1, follow_symlinks=False)
             os.chown(room, uid, -1, follow_symlinks=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from loader_service.configuration.file import read_file
 from loader_service.configuration.flags import read_flags
 from loader_service.configuration.mistakes import DEFAULT, ConfigurationError, Keys, Place
 from loader_service.configuration.values import in_order, merged
+from model_loader_wire.system_service import runs_for_the_machine
 
 SYSTEM_FILE = Path("/etc/model-loader/config.toml")
-"""What root's service reads if it is there and no other file is named."""
+"""What the machine's service reads if it is there and no other file is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Configuration:
 
 def default_file() -> Path | None:
     """Return the file that is read without being named, or None."""
-    return SYSTEM_FILE if os.geteuid() == 0 and SYSTEM_FILE.exists() else None
+    return SYSTEM_FILE if runs_for_the_machine() and SYSTEM_FILE.exists() else None
 
 
 def configure(

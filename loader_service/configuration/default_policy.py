@@ -1,17 +1,17 @@
-"""Whom root's service serves before anybody has written a policy: its own group, modestly."""
+"""Whom the machine's service serves before anybody has written a policy: its group, modestly."""
 
 from __future__ import annotations
 
 import grp
-import os
 from dataclasses import replace
 
 from loader_service.broker.settings import Policy
 from loader_service.configuration.accounts import members_of
 from model_loader_wire.limits import DEFAULT_LIMITS
+from model_loader_wire.system_service import ACCOUNT, runs_for_the_machine
 
-GROUP = "model-loader"
-"""Whose members may use root's service, where the system has a group of that name."""
+GROUP = ACCOUNT
+"""Whose members may use the machine's service, where the system has a group of that name."""
 MODEST_LIMITS = replace(
     DEFAULT_LIMITS,
     memory_bytes=512 << 20,
@@ -29,7 +29,7 @@ MODEST_LIMITS = replace(
 
 def default_policies() -> tuple[Policy, ...]:
     """Return what holds where no policy is written; an ordinary user's service has none."""
-    if os.geteuid() != 0:
+    if not runs_for_the_machine():
         return ()
     try:
         gid = grp.getgrnam(GROUP).gr_gid

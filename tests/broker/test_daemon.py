@@ -300,7 +300,7 @@ def test_users_whom_only_root_could_serve_are_in_the_log(
         caplog.clear()
         settings = Settings(directory="", **{named: frozenset(allowed)})  # type: ignore[arg-type]
         daemon.warn_of_distrust(settings)
-        assert ("their clients trust a service of root or their own only" in caplog.text) is told
+        assert ("clients trust the machine's service or their own only" in caplog.text) is told
 
 
 def end(process: subprocess.Popen[str], number: int) -> None:

@@ -150,7 +150,7 @@ def test_service_of_another_user_is_sent_nothing(
     monkeypatch.setattr(
         "model_loader._attach.CREDENTIALS", _Forged(struct.pack("3i", 1, 4242, 4242))
     )
-    with pytest.raises(ml.SecurityError, match="only your own uid and root are trusted"):
+    with pytest.raises(ml.SecurityError, match="only your own uid, root and the system"):
         ml.connect(service.directory)
     assert service.hellos == []
 

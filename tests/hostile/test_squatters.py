@@ -168,7 +168,7 @@ class TestSquatter:
         with squatting(self.socket_in(service, relay, uid, uid), uid, heard):
             said = refusal(service, relay, uid)
         assert said.startswith("SecurityError the service at ")
-        assert f"runs as uid {SQUATTER}; only your own uid and root are trusted" in said
+        assert f"runs as uid {SQUATTER}; only your own uid, root and the system's account" in said
         assert "leave the address out to get a private service" in said
         # It connected to look; whether that was accepted before it left again is the squatter's.
         assert heard in (["0 b''"], ["1 b''"])
