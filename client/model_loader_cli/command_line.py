@@ -19,6 +19,7 @@ from .commands.drain import drain
 from .commands.events import events
 from .commands.inspect import inspect
 from .commands.kill import kill
+from .commands.limits import limits
 from .commands.models import models
 from .commands.ps import ps
 from .commands.run import run
@@ -53,7 +54,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     *(demo, run, inspect, doctor, bench),
-    *(status, ps, top, events, kill, drain, models),
+    *(status, ps, top, events, kill, limits, drain, models),
     completion,
 ):
     cli.add_command(command)

@@ -8,6 +8,7 @@ from loader_service.broker.edge import Context, edge
 from loader_service.broker.event_stream import Told
 from loader_service.broker.events import CallRefused, Fact
 from loader_service.broker.refusal import refuse
+from loader_service.broker.settings import SERVICE_POLICY
 from loader_service.broker.steering import Steering
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.v1 import admin_pb2 as pb
@@ -90,6 +91,40 @@ class AdminServicer(pb_grpc.AdminServicer):
                 f"a drain lasts 0 to {LONGEST_DRAIN_SECONDS:.0f} seconds, not {request.seconds:g}",
             )
         return pb.DrainReply(models=self._steering.models_left())
+
+    @edge
+    async def ShowLimits(  # noqa: N802
+        self, request: pb.ShowLimitsRequest, context: Context
+    ) -> pb.LimitList:
+        """Show the limits in force."""
+        return self._limits(request.policy or SERVICE_POLICY)
+
+    @edge
+    async def SetLimits(  # noqa: N802
+        self, request: pb.SetLimitsRequest, context: Context
+    ) -> pb.LimitList:
+        """Give limits other values, all or none."""
+        policy = request.policy or SERVICE_POLICY
+        values = {
+            item.name: item.value if item.HasField("value") else None for item in request.limits
+        }
+        self._steering.limiting.set(self._by, policy, values)
+        return self._limits(policy)
+
+    def _limits(self, policy: str) -> pb.LimitList:
+        limiting = self._steering.limiting
+        return pb.LimitList(
+            limits=[
+                pb.LimitRow(
+                    name=row.name,
+                    value=row.value,
+                    at_start=row.at_start,
+                    settable=row.settable,
+                )
+                for row in limiting.rows(policy)
+            ],
+            policies=limiting.policies(),
+        )
 
 
 def event_to_message(told: Told, left_out: int = 0) -> pb.Event:

@@ -109,7 +109,7 @@ class AttachServer:
 
     def _count(self, counted: int) -> None:
         """Count a connection; raises Refusal if there are too many, and then counts nothing."""
-        settings, what = self._settings, "too many connections to the attach socket"
+        settings, what = self._principals.settings, "too many connections to the attach socket"
         for limit, held, most in (
             ("attach_connections", self._connections[counted], settings.attach_connections),
             (

@@ -41,12 +41,12 @@ Handler = Any
 class Passing:
     """The messages of all principals that are on their way, in the broker's memory."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, principals: Principals) -> None:
         self._most = settings.broker_memory_bytes or min(MOST_BYTES, of_this_machine() // 2)
         self.replies = Outstanding(
             "bytes_in_flight",
             "too many bytes of replies that were not taken",
-            total=bounds(settings, "bytes_in_flight")[1],
+            total=bounds(principals, "bytes_in_flight")[1],
         )
         """Replies that their callers have not taken yet."""
         self._calls: set[Call] = set()

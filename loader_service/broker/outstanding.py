@@ -7,21 +7,50 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
 from loader_service.broker.groups import Owner
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import over_limit
-from loader_service.broker.settings import Settings
 from model_loader_wire.limits import Limits
 
 MINUTE = 60.0
 
 
+class Bounded(Protocol):
+    """One limit of one level; a maximum of None limits nothing."""
+
+    @property
+    def limit(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def maximum(self) -> int | None:
+        """What it is now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One limit of one level; a maximum of None limits nothing."""
+    """A limit that stays as it is."""
 
     limit: str
     maximum: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBound:
+    """A limit as the settings in force have it, which can change while the service runs."""
+
+    principals: Principals
+    limit: str
+
+    @property
+    def maximum(self) -> int | None:
+        """What it is now."""
+        value: int | None = getattr(self.principals.settings, self.limit)
+        return value
 
 
 NONE = Bound("", None)
@@ -31,7 +60,10 @@ class LoadRate:
     """When the loads of the last minute began."""
 
     def __init__(
-        self, principal: Bound = NONE, total: Bound = NONE, clock: Callable[[], float] = monotonic
+        self,
+        principal: Bounded = NONE,
+        total: Bounded = NONE,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._principal = principal
         self._total = total
@@ -45,7 +77,7 @@ class LoadRate:
         """
         now = self._clock()
         self._forget(now)
-        levels: list[tuple[Hashable, Bound]] = [
+        levels: list[tuple[Hashable, Bounded]] = [
             (owner, Bound("loads_per_minute", most)),
             (owner.principal, self._principal),
             (None, self._total),
@@ -58,7 +90,7 @@ class LoadRate:
                 begun = self._begun[key] = self._begun.pop(key, deque())
                 begun.append(now)
 
-    def _check(self, begun: deque[float], bound: Bound, now: float) -> None:
+    def _check(self, begun: deque[float], bound: Bounded, now: float) -> None:
         while begun and begun[0] <= now - MINUTE:
             begun.popleft()
         count, most = len(begun) + 1, bound.maximum
@@ -82,7 +114,9 @@ class LoadRate:
 class Outstanding:
     """How much of one thing is under way."""
 
-    def __init__(self, limit: str, what: str, origin: Bound = NONE, total: Bound = NONE) -> None:
+    def __init__(
+        self, limit: str, what: str, origin: Bounded = NONE, total: Bounded = NONE
+    ) -> None:
         """Name the principal's limit, and say what is too much of what when one is reached."""
         self._limit = limit
         self._what = what
@@ -114,7 +148,7 @@ class Outstanding:
             if not self._held[key]:
                 del self._held[key]
 
-    def _levels(self, owner: Owner, most: int) -> Sequence[tuple[Hashable, Bound]]:
+    def _levels(self, owner: Owner, most: int) -> Sequence[tuple[Hashable, Bounded]]:
         return (
             (owner, self._origin),
             (owner.principal, Bound(self._limit, most)),
@@ -144,16 +178,16 @@ class Outstanding:
 class InFlight:
     """The relayed calls of all principals that are under way, and their inputs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, principals: Principals) -> None:
         self._calls = Outstanding(
             "calls_in_flight",
             "too many relayed calls at a time",
-            *bounds(settings, "calls_in_flight"),
+            *bounds(principals, "calls_in_flight"),
         )
         self._inputs = Outstanding(
             "bytes_in_flight",
             "too many bytes of relayed calls at a time",
-            *bounds(settings, "bytes_in_flight"),
+            *bounds(principals, "bytes_in_flight"),
         )
 
     @contextmanager
@@ -166,9 +200,6 @@ class InFlight:
             yield
 
 
-def bounds(settings: Settings, name: str) -> tuple[Bound, Bound]:
+def bounds(principals: Principals, name: str) -> tuple[LiveBound, LiveBound]:
     """Return the limit `name` of an origin and in all."""
-    return (
-        Bound(f"origin_{name}", getattr(settings, f"origin_{name}")),
-        Bound(f"total_{name}", getattr(settings, f"total_{name}")),
-    )
+    return LiveBound(principals, f"origin_{name}"), LiveBound(principals, f"total_{name}")

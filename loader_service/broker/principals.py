@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 OWN_ORIGINS = ("program:", "module:", "interactive:", "uid:")
 """What the origins of a program itself begin with, as the client derives them; no web origin does.
 Every other one of an embedder is taken for one from the web."""
+LIVE_SHARED_LIMITS = (
+    "total_processes",
+    "principal_loads_per_minute",
+    "total_loads_per_minute",
+    "origin_upload_bytes",
+    "total_upload_bytes",
+    "origin_calls_in_flight",
+    "total_calls_in_flight",
+    "origin_bytes_in_flight",
+    "total_bytes_in_flight",
+    "attach_connections",
+    "total_attach_connections",
+)
+"""Shared limits that the service itself counts, and looks up each time."""
 REPLACED = (
     "limits",
     "operators",
@@ -28,6 +42,7 @@ REPLACED = (
     "embedder_uids",
     "policies",
     "log_level",
+    *LIVE_SHARED_LIMITS,
 )
 """Settings that can change while the service runs; all others hold until it is started again."""
 

@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from loader_service.broker.principals import Principals
+from loader_service.broker.event_stream import EventStream
+from loader_service.broker.events import SettingsChanged
+from loader_service.broker.principals import REPLACED, Principals
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Settings
 from loader_service.broker.supervisor import Supervisor
@@ -21,8 +23,9 @@ Read = Callable[[], Settings]
 class Reloading:
     """Lets a changed configuration hold for what comes; what runs already stays as it is."""
 
-    def __init__(self, principals: Principals, supervisor: Supervisor) -> None:
+    def __init__(self, principals: Principals, supervisor: Supervisor, events: EventStream) -> None:
         self._principals = principals
+        self._events = events
         self._supervisor = supervisor
         self._turn = asyncio.Lock()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -50,10 +53,19 @@ class Reloading:
             except Refusal as refusal:
                 log.error("the configuration was not changed: %s", refusal)
                 return False
+            before = self._principals.settings
             waiting = self._principals.replace(settings)
+            self._tell(before)
             logging.getLogger().setLevel(settings.log_level.upper())
             log.info("the configuration was read again, and holds for the next loads")
             if waiting:
                 names = ", ".join(sorted(waiting))
                 log.warning("changed, but only at the service's next start: %s", names)
             return True
+
+    def _tell(self, before: Settings) -> None:
+        """Tell what has changed by the names of the settings: a policy may hold many values."""
+        now = self._principals.settings
+        names = [name for name in REPLACED if getattr(now, name) != getattr(before, name)]
+        changes = ", ".join(names) or "nothing"
+        self._events.tell(SettingsChanged(by="the configuration, read again", changes=changes))

@@ -141,7 +141,11 @@ class Sessions:
         """Raise Refusal if there are too many, one for what a session begins included."""
         for limit, most, principals in (
             ("processes", limits.processes or 0, {principal}),
-            ("total_processes", self._settings.total_processes, self._active() | {principal}),
+            (
+                "total_processes",
+                self._principals.settings.total_processes,
+                self._active() | {principal},
+            ),
         ):
             count = sum(self._processes(each, beginning) for each in principals)
             if count > most:
@@ -165,7 +169,7 @@ class Sessions:
         """Whether not even half of the processes that may be are there."""
         most = self._principals.policy_for(Owner(principal, "")).limits.processes or 0
         everybody = sum(self._processes(each, None) for each in self._active())
-        if 2 * everybody >= self._settings.total_processes:
+        if 2 * everybody >= self._principals.settings.total_processes:
             return False
         return 2 * self._processes(principal, None) < most
 

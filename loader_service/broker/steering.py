@@ -12,6 +12,7 @@ from loader_service.broker import descriptors
 from loader_service.broker.draining import Draining
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import EndedByAdministrator
+from loader_service.broker.limiting import Limiting
 from loader_service.broker.living import Living
 from loader_service.broker.memory import own_bytes
 from loader_service.broker.refusal import refuse
@@ -39,9 +40,11 @@ class Steering:
         living: Living,
         events: EventStream,
         draining: Draining,
+        limiting: Limiting,
     ) -> None:
         self.events = events
         self.draining = draining
+        self.limiting = limiting
         self._settings = settings
         self._sessions = sessions
         self._supervisor = supervisor

@@ -182,7 +182,7 @@ def test_sighup_changes_what_comes_and_nothing_that_runs(
                 operators = "hardened"
                 claim_seconds = 7
                 [shared_limits]
-                total_processes = 99
+                total_descriptors = 999
                 [[policy]]
                 name = "mine"
                 users = [{os.geteuid()}]

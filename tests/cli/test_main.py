@@ -22,7 +22,7 @@ COMMANDS = sorted(cli.commands)
 
 def test_these_are_the_commands() -> None:
     seeing = {"status", "ps", "top", "events", "doctor"}
-    steering = {"kill", "drain"}
+    steering = {"kill", "drain", "limits", "models"}
     assert set(COMMANDS) == {"run", "inspect", "bench", "demo", "completion"} | seeing | steering
 
 

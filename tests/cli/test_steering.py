@@ -113,6 +113,9 @@ def test_kill_ends_what_an_origin_has_and_nothing_else(
         (["kill", "--user", "nobody-of-that-name"], "there is no user"),
         (["events", "--all"], "give --follow, too"),
         (["drain", "--cancel", "--wait"], "nothing to wait for"),
+        (["limits", "set", "threads"], "is not NAME=NUMBER or NAME=none"),
+        (["limits", "set", "threads=0"], "limit threads must be above zero"),
+        (["limits", "show", "--policy", "vision"], "there is no policy 'vision'"),
         (["drain", "--seconds", "1e9"], "0 to 604800 seconds"),
     ],
 )
@@ -186,6 +189,23 @@ def test_rates_are_of_the_time_between_two_looks() -> None:
     add_rates([later, new], {"a": row}, 2.0)
     assert (later["cpu_percent"], later["calls_per_second"]) == (50, 10)
     assert (new["cpu_percent"], new["calls_per_second"]) == (0, 0)
+
+
+def test_limits_are_shown_and_set(command: Command) -> None:
+    done = command("limits", "set", "models-per-origin=5", "cpu_seconds=none")
+    assert done.returncode == 0
+    (line,) = [line for line in done.stdout.splitlines() if "models_per_origin" in line]
+    assert line.split() == ["models_per_origin", "5", "started", "with", "16"]
+    rows = {row["name"]: row for row in document(command("limits", "show", "--json"))["limits"]}
+    assert rows["models_per_origin"] == {
+        "name": "models_per_origin",
+        "value": 5,
+        "at_start": 16,
+        "settable": True,
+    }
+    assert rows["cpu_seconds"]["value"] is None
+    command("limits", "set", "models_per_origin=16")
+    assert "grpc_connections" in command("limits", "show").stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "model": "the model file",
     "model_id": "a model's id, or the beginning of one, as `ps` shows it",
     "shell": "`bash`, `zsh` or `fish`",
+    "values": "NAME=VALUE, one for each limit; `none` is no limit",
 }
 """Of the commands."""
 
@@ -319,7 +320,11 @@ def options_of(name: str) -> str:
     from model_loader_cli.command_line import cli
 
     rows = []
-    for parameter in cli.commands[name].params:
+    command: click.Command = cli
+    for word in name.split("-"):
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    for parameter in command.params:
         if isinstance(parameter, click.Argument):
             name = parameter.name or ""
             rows.append([code(name.upper()), ARGUMENTS[name]])
@@ -356,7 +361,7 @@ TABLES: dict[str, Callable[[], str]] = {
         f"options-{name}": partial(options_of, name)
         for name in (
             *("demo", "run", "inspect", "doctor", "bench", "completion"),
-            *("status", "ps", "top", "events", "kill", "drain"),
+            *("status", "ps", "top", "events", "kill", "drain", "limits-show", "limits-set"),
         )
     },
 }

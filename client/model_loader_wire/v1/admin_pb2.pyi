@@ -156,14 +156,18 @@ class DrainReply(_message.Message):
     def __init__(self, models: _Optional[int] = ...) -> None: ...
 
 class ShowLimitsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("policy",)
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    def __init__(self, policy: _Optional[str] = ...) -> None: ...
 
 class LimitList(_message.Message):
-    __slots__ = ("limits",)
+    __slots__ = ("limits", "policies")
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     limits: _containers.RepeatedCompositeFieldContainer[LimitRow]
-    def __init__(self, limits: _Optional[_Iterable[_Union[LimitRow, _Mapping]]] = ...) -> None: ...
+    policies: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, limits: _Optional[_Iterable[_Union[LimitRow, _Mapping]]] = ..., policies: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LimitRow(_message.Message):
     __slots__ = ("name", "value", "at_start", "settable")
@@ -178,10 +182,12 @@ class LimitRow(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., at_start: _Optional[float] = ..., settable: bool = ...) -> None: ...
 
 class SetLimitsRequest(_message.Message):
-    __slots__ = ("limits",)
+    __slots__ = ("limits", "policy")
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     limits: _containers.RepeatedCompositeFieldContainer[LimitValue]
-    def __init__(self, limits: _Optional[_Iterable[_Union[LimitValue, _Mapping]]] = ...) -> None: ...
+    policy: str
+    def __init__(self, limits: _Optional[_Iterable[_Union[LimitValue, _Mapping]]] = ..., policy: _Optional[str] = ...) -> None: ...
 
 class LimitValue(_message.Message):
     __slots__ = ("name", "value")
