@@ -22,7 +22,6 @@ from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import ServiceEnding, ServiceReady
 from loader_service.broker.groups import Owner
 from loader_service.broker.health import Health
-from loader_service.broker.limiting import Limiting
 from loader_service.broker.living import Living
 from loader_service.broker.loading import Loading
 from loader_service.broker.named_models import NamedModels
@@ -94,9 +93,9 @@ class Broker:
         self._measuring: Measuring | None = None
         verification = Verification(self._sessions, self._loading)
         self._named = NamedModels(settings, verification.verify)
-        self.reloading = Reloading(principals, self._supervisor, self._events)
-        self._in_flight = InFlight(principals)
-        self._passing = Passing(settings, principals)
+        self.reloading = Reloading(principals, self._supervisor)
+        self._in_flight = InFlight(settings)
+        self._passing = Passing(settings)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
         self._attach: AttachServer | None = None
@@ -183,7 +182,6 @@ class Broker:
                 self._living,
                 self._events,
                 self._draining,
-                Limiting(self._principals, self._supervisor, self._events),
             )
             self._administration = Administration(self._directory, steering)
             await self._administration.start()
@@ -209,6 +207,7 @@ class Broker:
             self._events.tell(ServiceEnding())
             await self._named.stop()
             await self._loading.device_checks.stop()
+            await self._loading.compiled.stop()
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
             servers = [server for server, _ in self._servers.values()]

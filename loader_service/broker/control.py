@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Protocol
 
 from loader_service.broker.refusal import Refusal
@@ -72,6 +72,16 @@ class Speaker(Protocol):
         """Take the answer to a ping; raises BadMessage."""
 
 
+class Exchange(Protocol):
+    """What a worker may ask for while it loads its model, and what it is given."""
+
+    async def took(self, kind: Message, payload: bytes) -> Iterable[bytes]:
+        """Take one of `EXCHANGED`; returns the messages that answer it. Raises BadMessage."""
+
+
+EXCHANGED = frozenset({Message.WANTED, Message.COMPILED, Message.COMPILED_PART})
+
+
 class Control:
     """One worker's messages. A bad one ends the worker."""
 
@@ -85,6 +95,7 @@ class Control:
         self._reading: asyncio.Task[None] | None = None
         self._received = bytearray()
         self._sending = False
+        self.exchange: Exchange | None = None
 
     def begin(self) -> None:
         """Begin to read."""
@@ -173,6 +184,10 @@ class Control:
                     self._worker.pong(payload)
                 elif kind in self._worker.answers and self._worker.serving:
                     self._worker.answered(kind, payload)
+                elif kind in EXCHANGED and self.exchange is not None and not self._worker.serving:
+                    # Nothing else is read before it has its answer; its load has a deadline.
+                    for data in await self.exchange.took(kind, payload):
+                        await self._loop.sock_sendall(self._socket, data)
                 elif (
                     kind < Message.READY
                     or self._worker.serving

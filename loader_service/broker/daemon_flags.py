@@ -22,7 +22,6 @@ from loader_service.configuration.mistakes import Keys
 from loader_service.configuration.schema import LIMITS, SERVICE, SHARED
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.shared_limits import SHARED_LIMITS
-from model_loader_wire.system_service import runs_for_the_machine
 
 SYSTEM_DIRECTORY = "/run/model-loader"
 
@@ -74,6 +73,8 @@ NUMBERS = {
     "none does",
     "kept_model_bytes": "bytes of loaded models of one user that are kept, so that the same origin "
     "need not send them again; 0 keeps none",
+    "compiled_cache_bytes": "bytes of partitions that devices have compiled and that are kept for "
+    "later loads of the same model with the same cache_token; 0 keeps none",
     "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "
     "more waits",
     "claim_seconds": "a model whose channel nobody asked for by then is closed",
@@ -95,8 +96,8 @@ GROUP = "metrics_group"
 
 
 def default_directory() -> str:
-    """Where clients look for a daemon: in the user's runtime directory, the machine's in /run."""
-    if runs_for_the_machine():
+    """Where clients look for a daemon: the user's runtime directory, or root's /run."""
+    if os.geteuid() == 0:
         return SYSTEM_DIRECTORY
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return str(Path(runtime) / "model-loader")
@@ -122,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--config",
         metavar="FILE",
-        help="the configuration, in TOML (default: the machine's service reads "
-        f"{SYSTEM_FILE} if it is there)",
+        help=f"the configuration, in TOML (default: root's service reads {SYSTEM_FILE} if it is "
+        "there)",
     )
     result.add_argument(
         "--check-config",

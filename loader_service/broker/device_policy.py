@@ -43,6 +43,8 @@ class DeviceOrder:
     device_preference: str
     coarse: bool
     """Whether the caller is told types of devices only."""
+    cache_entry_bytes: int = 0
+    """The largest compiled partition that is kept for the next load; 0: none is."""
 
     def wish(self, seconds: float | None) -> dict[str, object]:
         """Write the worker's orders; see ``devices.plan.Wish``."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
+from loader_service.broker.compiled_exchange import CompiledPartitions
 from loader_service.broker.crash_guard import CrashGuard
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.device_checks import DeviceChecks
@@ -21,7 +22,7 @@ from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
 from loader_service.broker.model_bytes import Collecting, ModelBytes
-from loader_service.broker.outstanding import LiveBound, LoadRate, Outstanding, bounds
+from loader_service.broker.outstanding import Bound, LoadRate, Outstanding, bounds
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
@@ -38,6 +39,7 @@ from loader_service.broker.upload import (
     pass_on_held,
     read_header,
 )
+from loader_service.broker.worker import Worker
 from loader_service.worker.orders import Task
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import LimitRaised, Limits
@@ -80,16 +82,19 @@ class Loading:
         self._guard = CrashGuard(settings)
         self._admission = supervisor.admission()
         self._rate = LoadRate(
-            LiveBound(principals, "principal_loads_per_minute"),
-            LiveBound(principals, "total_loads_per_minute"),
+            Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
+            Bound("total_loads_per_minute", settings.total_loads_per_minute),
         )
         self._uploads = Outstanding(
             "upload_bytes",
             "too many bytes of uploads at a time",
-            *bounds(principals, "upload_bytes"),
+            *bounds(settings, "upload_bytes"),
         )
         self.held = HeldModels(settings, principals, sessions, self._uploads, descriptors)
         self.device_checks = DeviceChecks(settings)
+        self.compiled = CompiledPartitions(
+            settings.compiled_cache_bytes, settings.compiled_cache_directory
+        )
         sessions.when_closed.append(self._drop_spare)
 
     async def load(self, session: Session, parts: Parts) -> Model:
@@ -225,6 +230,8 @@ class Loading:
         owner = session.owner
         devices = device_order(self._principals.policy_for(owner), owner, header)
         devices = await self.device_checks.checked(devices)
+        if devices is not None and devices.options.cache_token is not None:
+            devices = replace(devices, cache_entry_bytes=self.compiled.entry_bytes)
         self._rate.count(owner, limits.loads_per_minute or 0)
         await self._sessions.admit(session, limits, self._settings.leaving_seconds)
         most, patience = limits.upload_bytes or 0, self._settings.leaving_seconds
@@ -274,6 +281,10 @@ class Loading:
         self._principals.require_model(session.owner, digest)
         self._guard.check(session.owner, digest)
         self._guard.watch(session.owner, digest, worker)
+        if load.devices is not None and load.devices.cache_entry_bytes:
+            assert isinstance(worker, Worker)
+            token = load.devices.options.cache_token or b""
+            worker.exchanges(self.compiled.exchange(session.owner, digest, token))
         await worker.end_model()
         return digest
 

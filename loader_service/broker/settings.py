@@ -49,7 +49,13 @@ POSITIVE = (
     "repository_bytes",
 )
 """Settings that must be above zero."""
-NOT_NEGATIVE = ("spare_seconds", "kept_model_bytes", "leaving_seconds", "drain_seconds")
+NOT_NEGATIVE = (
+    "spare_seconds",
+    "kept_model_bytes",
+    "compiled_cache_bytes",
+    "leaving_seconds",
+    "drain_seconds",
+)
 """Settings that may be zero, too."""
 STDERR_BYTES_PER_SECOND = 256 << 10
 
@@ -171,6 +177,11 @@ class Settings(SharedLimits):
     kept_model_bytes: int = 256 << 20
     """Bytes of loaded models of one principal that are kept while it has a session, so that the
     same origin need not send them again; 0 keeps none."""
+    compiled_cache_bytes: int = 256 << 20
+    """Bytes of compiled partitions that are kept for later loads; a quarter at most of one origin,
+    an eighth in one piece. 0 keeps none."""
+    compiled_cache_directory: str | None = None
+    """Where they are kept, a folder of the service's own; None: in memory, as long as it runs."""
     leaving_seconds: float = 0.5
     """How long a load above the number of models waits for one to be gone."""
     message_seconds: float = 30

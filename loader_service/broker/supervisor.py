@@ -169,7 +169,8 @@ class Supervisor:
         if devices is None:
             return await self._spawn(Kind(owner, limits, go.threads), go)
         kind = Kind(owner, limits, go.threads, devices=devices.enabled)
-        return await self._spawn(kind, replace(go, wish=devices.wish(limits.load_seconds)))
+        wish, entry_bytes = devices.wish(limits.load_seconds), devices.cache_entry_bytes
+        return await self._spawn(kind, replace(go, wish=wish, cache_entry_bytes=entry_bytes))
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from loader_service.broker import pings
-from loader_service.broker.control import CLOSING_SECONDS, Control
+from loader_service.broker.control import CLOSING_SECONDS, Control, Exchange
 from loader_service.broker.last_words import LastWords
 from loader_service.broker.meter import Meter, Usage
 from loader_service.broker.model_bytes import ModelBytes
@@ -183,6 +183,10 @@ class Worker(Mortal):
         """Note what a worker has that was made for devices, and listen to what it says of them."""
         self.devices = devices
         self.answers = frozenset({Message.DELEGATION})
+
+    def exchanges(self, exchange: Exchange) -> None:
+        """Let the worker ask for things while it loads its model."""
+        self._control.exchange = exchange
 
     def answered(self, kind: Message, payload: bytes) -> None:
         """Keep a report on devices; raises BadMessage."""

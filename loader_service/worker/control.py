@@ -26,6 +26,13 @@ MOST_COMMAS = 1 << 16
 """In a message's fields: as many values make their reader busy for some hundredths of a second,
 and nobody is served meanwhile. Counting commas costs next to nothing."""
 FINISH_PAYLOAD = bytes(8)
+COMPILED_HEAD = struct.Struct("<32sQ")
+"""The key and the length of a compiled partition."""
+COMPILED_LENGTH = struct.Struct("<Q")
+COMPILED_PIECE = 512 << 10
+"""Bytes of a compiled partition in one message of the worker's."""
+MOST_ENTRIES = 16
+"""How often a worker may ask for compiled partitions in one load, and how many it may offer."""
 MODEL_PIECE = 1 << 20
 """Bytes of model in one message."""
 
@@ -46,6 +53,8 @@ class Message(IntEnum):
     """Forget a model, however far it has come; answered with CLOSED, once it is forgotten."""
     FINISH = 7
     """End as soon as no answer has been begun; to a worker that serves. As long as a PING."""
+    CACHED = 8
+    """Answers WANTED: a length, which is 0 where nothing is kept, and then the bytes in pieces."""
     READY = 16
     LOADED = 17
     INSPECTED = 18
@@ -56,6 +65,12 @@ class Message(IntEnum):
     """Which device runs what has changed since LOADED; nobody asks for it."""
     GONE = 22
     """A model's client has gone or has sent what is no request, and the model is forgotten."""
+    WANTED = 24
+    """Asks for a compiled partition by its key, while the model loads."""
+    COMPILED = 25
+    """A compiled partition for keeping will come: its key and length."""
+    COMPILED_PART = 26
+    """The next bytes of it."""
 
 
 class BadMessage(ValueError):

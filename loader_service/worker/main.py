@@ -13,6 +13,7 @@ from loader_service.runtime.summary import to_json
 from loader_service.sandbox import heap, lockdown, own_file, policy, process
 from loader_service.sandbox.grants import NOTHING, Grants
 from loader_service.sandbox.resource_limits import LARGEST_LIMIT, ResourceLimits
+from loader_service.worker.compiled_cache import BrokerCache
 from loader_service.worker.control import BadMessage, Message, pack_fields, unpack_fields
 from loader_service.worker.failing import failure_of
 from loader_service.worker.hosting import Host
@@ -105,7 +106,11 @@ def _live(
         if go.task == Task.INSPECT:
             facts = to_json(inspect_model(model))
             say_facts(control, Message.INSPECTED, {"summary": json.dumps(facts)})
+        cache = BrokerCache(control, go.cache_entry_bytes)
+        if devices is not None and go.cache_entry_bytes:
+            devices.cache = cache
         loaded = open_model(runtime, model, go, devices)
+        cache.close()
         say_facts(control, Message.LOADED, model_to_values(loaded.description))
     except (BrokerGone, BadMessage, ConnectionError):
         raise

@@ -21,6 +21,9 @@ DEVICES = "loader_service.devices.opening"
 class Devices(Protocol):
     """The devices of this process, open and ready: what ``DEVICES`` gives."""
 
+    cache: Any
+    """Where compiled partitions are kept (``devices.device.Cache``), or None."""
+
     def load(
         self, runtime: Runtime, model: bytes, wish: Mapping[str, Any], *, go: Go
     ) -> LoadedModel:

@@ -73,3 +73,5 @@ class Go(_Order):
     raises those of the kernel with each model, up to so many times."""
     wish: Mapping[str, Any] | None = None
     """What the caller asks of devices: ``Wish``, as a JSON object; None in a plain worker."""
+    cache_entry_bytes: int = 0
+    """The largest compiled partition that the broker keeps for the next load; 0: it keeps none."""
