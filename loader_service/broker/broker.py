@@ -22,6 +22,7 @@ from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import ServiceEnding, ServiceReady
 from loader_service.broker.groups import Owner
 from loader_service.broker.health import Health
+from loader_service.broker.limiting import Limiting
 from loader_service.broker.living import Living
 from loader_service.broker.loading import Loading
 from loader_service.broker.named_models import NamedModels
@@ -93,9 +94,9 @@ class Broker:
         self._measuring: Measuring | None = None
         verification = Verification(self._sessions, self._loading)
         self._named = NamedModels(settings, verification.verify)
-        self.reloading = Reloading(principals, self._supervisor)
-        self._in_flight = InFlight(settings)
-        self._passing = Passing(settings)
+        self.reloading = Reloading(principals, self._supervisor, self._events)
+        self._in_flight = InFlight(principals)
+        self._passing = Passing(settings, principals)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
         self._attach: AttachServer | None = None
@@ -182,6 +183,7 @@ class Broker:
                 self._living,
                 self._events,
                 self._draining,
+                Limiting(self._principals, self._supervisor, self._events),
             )
             self._administration = Administration(self._directory, steering)
             await self._administration.start()

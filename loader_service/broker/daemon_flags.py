@@ -22,6 +22,7 @@ from loader_service.configuration.mistakes import Keys
 from loader_service.configuration.schema import LIMITS, SERVICE, SHARED
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.shared_limits import SHARED_LIMITS
+from model_loader_wire.system_service import runs_for_the_machine
 
 SYSTEM_DIRECTORY = "/run/model-loader"
 
@@ -96,8 +97,8 @@ GROUP = "metrics_group"
 
 
 def default_directory() -> str:
-    """Where clients look for a daemon: the user's runtime directory, or root's /run."""
-    if os.geteuid() == 0:
+    """Where clients look for a daemon: in the user's runtime directory, the machine's in /run."""
+    if runs_for_the_machine():
         return SYSTEM_DIRECTORY
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return str(Path(runtime) / "model-loader")
@@ -123,8 +124,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--config",
         metavar="FILE",
-        help=f"the configuration, in TOML (default: root's service reads {SYSTEM_FILE} if it is "
-        "there)",
+        help="the configuration, in TOML (default: the machine's service reads "
+        f"{SYSTEM_FILE} if it is there)",
     )
     result.add_argument(
         "--check-config",

@@ -22,7 +22,7 @@ from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model
 from loader_service.broker.model_bytes import Collecting, ModelBytes
-from loader_service.broker.outstanding import Bound, LoadRate, Outstanding, bounds
+from loader_service.broker.outstanding import LiveBound, LoadRate, Outstanding, bounds
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
@@ -82,13 +82,13 @@ class Loading:
         self._guard = CrashGuard(settings)
         self._admission = supervisor.admission()
         self._rate = LoadRate(
-            Bound("principal_loads_per_minute", settings.principal_loads_per_minute),
-            Bound("total_loads_per_minute", settings.total_loads_per_minute),
+            LiveBound(principals, "principal_loads_per_minute"),
+            LiveBound(principals, "total_loads_per_minute"),
         )
         self._uploads = Outstanding(
             "upload_bytes",
             "too many bytes of uploads at a time",
-            *bounds(settings, "upload_bytes"),
+            *bounds(principals, "upload_bytes"),
         )
         self.held = HeldModels(settings, principals, sessions, self._uploads, descriptors)
         self.device_checks = DeviceChecks(settings)
