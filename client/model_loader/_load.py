@@ -44,9 +44,10 @@ def load(
     try:
         header = _header(session, options, opened.label)
         header.size = opened.size
+        mark: int = yield InThread(opened.mark)
         progressed = _teller(opened, on_progress)
         deadline = None if wait is None else started + wait
-        header.offer = yield from _offer(session, opened, progressed, deadline)
+        header.offer = yield from _offer(session, opened, mark, progressed, deadline)
         reply: pb.LoadReply = yield _upload("Load", header, opened, progressed, _left(deadline))
     finally:
         opened.close()
@@ -56,7 +57,7 @@ def load(
         except DataError:
             yield _close_unclaimed(reply)
             raise
-    session.sizes_loaded.add(opened.size)
+    session.marks_loaded.add(mark)
     return (yield from _taken(session, reply, header.label, opened.sent, started))
 
 
@@ -181,14 +182,18 @@ def inspect(session: Session, source: Any, timeout: float | None) -> Steps[dict[
 
 
 def _offer(
-    session: Session, source: Source, progressed: Callable[[], None], deadline: float | None
+    session: Session,
+    source: Source,
+    mark: int,
+    progressed: Callable[[], None],
+    deadline: float | None,
 ) -> Steps[bytes]:
     """Spare the upload: name bytes that the service holds, or offer it sealed memory.
 
     Gives the name for the load's header; an empty one where the bytes must be streamed.
     """
-    # Only bytes of a size that was loaded before can be held: others are not hashed in vain.
-    if source.size in session.sizes_loaded and source.rereadable:
+    # Only what looks like a model that was loaded before can be held: nothing is hashed in vain.
+    if source.rereadable and session.marks_loaded & {mark, source.size}:
         digest = yield InThread(source.find_digest)
         found: pb.FindModelReply = yield Call(
             "FindModel", pb.FindModelRequest(sha256=digest), CALL_SECONDS

@@ -70,8 +70,8 @@ class Session:
         self.limits: Limits = limits_from(opened.limits)
         self.layers = tuple(printable(layer, NAME_LENGTH) for layer in opened.layers[:NAME_LENGTH])
         self.closed = False
-        self.sizes_loaded: set[int] = set()
-        """Sizes, in bytes, of the models that were loaded."""
+        self.marks_loaded: set[int] = set()
+        """The marks of the models that were loaded (see ``Source``)."""
         self.models_loaded: weakref.WeakSet[Closable] = weakref.WeakSet()
         _sessions.add(self)
         self._generation = _fork.current

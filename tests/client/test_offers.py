@@ -15,7 +15,7 @@ import pytest
 
 import model_loader as ml
 from model_loader._sealing import SEALED_FROM, Sealing
-from model_loader._source import Source
+from model_loader._source import SAMPLE_LENGTH, Source
 from model_loader_wire import sealed
 from tests.client.conftest import put
 from tests.client.fake_service import FakeService
@@ -84,12 +84,44 @@ def test_a_model_that_was_loaded_is_not_sent_again(
     assert [bool(name) for name in offers(service)] == [True, True, True, False, True]
 
 
-def test_another_model_of_the_same_size_is_sent(
-    service: FakeService, connection: ml.Connection
+def test_another_model_of_the_same_size_is_sent_and_not_hashed(
+    service: FakeService, connection: ml.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = put_large(service), put_large(service)
-    digests = [loader(connection).load(content).report.sha256 for content in (one, other)]
-    assert digests == [hashlib.sha256(content).hexdigest() for content in (one, other)]
+    first, second = put_large(service), put_large(service)
+    assert len(first) == len(second)
+    monkeypatch.setattr(Source, "find_digest", lambda source: pytest.fail("hashed in vain"))
+    digests = [loader(connection).load(content).report.sha256 for content in (first, second)]
+    assert digests == [hashlib.sha256(content).hexdigest() for content in (first, second)]
+    assert service.methods().count("FindModel") == 0
+
+
+def test_one_that_looks_the_same_is_sent(service: FakeService, connection: ml.Connection) -> None:
+    first = put_large(service)
+    # A byte that no sample holds.
+    second = first[:SAMPLE_LENGTH] + bytes([first[SAMPLE_LENGTH] ^ 1]) + first[SAMPLE_LENGTH + 1 :]
+    service.files[second] = service.files[first]
+    assert Source(first, None).mark() == Source(second, None).mark()
+    for content in (first, second):
+        loader(connection).load(content)
+    assert service.methods().count("FindModel") == 1
+    assert len(set(offers(service))) == 2
+
+
+@pytest.mark.parametrize("size", [1, SAMPLE_LENGTH, SAMPLE_LENGTH + 1, 100_000])
+def test_a_mark_is_of_bytes_from_the_first_to_the_last(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        assert Source(file, None).mark() == size
+    opened = Source(path, None)
+    assert opened.mark() == Source(content, None).mark()
+    opened.close()
+    for place in (0, size - 1):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        assert Source(changed, None).mark() != Source(content, None).mark()
+    assert Source(content + b"0", None).mark() != Source(content, None).mark()
 
 
 def test_a_relayed_client_does_not_send_it_again_either(service: FakeService) -> None:
