@@ -15,8 +15,8 @@ from model_loader_wire.description import TensorDescription
 from model_loader_wire.frames import Entry
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
-ORIGIN = "service:repository"
-"""The origin of these loads, of the service's own user."""
+ORIGIN = "program:model-loaderd"
+"""The origin of these loads, of the service's own user: no web origin, so its operators hold."""
 
 
 class Verification:

@@ -2,7 +2,8 @@
 
 It becomes UID when it has imported everything, and says what limits it was given, or why it was
 refused. Then it does what each line of its input says and answers with a line of JSON: ``load N``
-loads a model that adds N, ``compute`` asks the first model of all, ``models`` lists what it sees.
+loads a model that adds N, ``load-by-name NAME`` one of the operator's; ``compute`` asks the first
+of them; ``models`` lists what it sees; ``read PATH`` says whether it may read a file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from typing import Any
 
+import grpc  # noqa: F401 - where Python is installed the other user may not be able to read
 import numpy as np
 
 import model_loader as ml
@@ -53,6 +55,11 @@ def _done(
         case ["load", number]:
             models.append(ml.MLModelLoader(context).load(small.add(int(number))))
             return models[-1].isolation.worker_pid
+        case ["load-by-name", name]:
+            models.append(ml.MLModelLoader(context).load_by_name(name))
+            return models[-1].report.sha256
+        case ["read", path]:
+            return os.access(path, os.R_OK)
         case ["compute"]:
             return models[0].compute(np.ones(1, np.float32)).tolist()
         case _:

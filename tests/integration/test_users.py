@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import Any
 
 import pytest
 
+from loader_service.repository.files import MODEL
 from loader_service.writer import small
+from tests.cli.conftest import run_command
+from tests.repository.folders import put
 from tests.shared_models import REPOSITORY
 from tests.support.daemon import Daemon
 from tests.support.raw_client import HANG_SECONDS
@@ -132,6 +136,14 @@ def test_each_user_has_their_own_quotas_and_sees_their_own_models(
         for who, own in ((first, firsts), (second, seconds), (root, roots)):
             assert sorted(who.do("models")) == sorted(own)
         assert len({*firsts, *seconds, *roots}) == 7
+        # Root administers the service, and sees everybody's.
+        listed = json.loads(run_command("ps", "--json", "--address", daemon.directory).stdout)
+        everybody = Counter((row["user"], row["worker_pid"]) for row in listed["models"])
+        assert everybody == Counter(
+            (uid, pid)
+            for uid, pids in ((FIRST, firsts), (SECOND, seconds), (0, roots))
+            for pid in pids
+        )
         # A user whose policy is taken away keeps what runs, and gets nothing new.
         second_alone = CONFIGURATION.replace(f"users = [{FIRST}]", f"users = [{STRANGER}]")
         file.write_text(second_alone, encoding="utf-8")
@@ -155,3 +167,20 @@ def test_only_models_on_the_list_load(daemon: Daemon) -> None:
         second.do("load 1")
         assert second.do("compute") == [2]
         assert len(second.do("models")) == 1
+
+
+def test_the_operators_models_are_used_and_not_read(tmp_path: Path) -> None:
+    """The folder is closed to everybody, and a policy's limits and list hold for its models too."""
+    folder = tmp_path / "models"
+    model = put(folder, "adder", 1, small.add(1)) / MODEL
+    put(folder, "other", 1, small.add(7))
+    folder.chmod(0o700)
+    file = tmp_path / "config.toml"
+    file.write_text(f"service.repository = '{folder}'\n{CONFIGURATION}", encoding="utf-8")
+    with closing(Daemon(config=file)) as daemon, tenant(daemon, SECOND) as second:
+        assert second.do("load-by-name adder") == hashlib.sha256(small.add(1)).hexdigest()
+        assert second.do("compute") == [2]
+        assert second.do(f"read {model}") is False
+        refused = second.do("load-by-name other")
+        assert refused["message"].startswith("the policy 'second' allows only the models on its")
+        assert second.do("load-by-name nobody")["error"] == "NotFoundError"
