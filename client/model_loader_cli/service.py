@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +23,14 @@ def service(
     runtime: str = "auto",
     limits: ml.Limits | None = None,
     private: bool = False,
+    devices: Sequence[str] = (),
 ) -> Iterator[ml.Connection]:
     """Connect to the service that a program would use; a private one ends with the block.
 
-    A runtime by name, and limits above the usual ones, need a private service, which is started
-    for them unless the user named a service. Raises NoService where there is none and none can be
-    started, UsageError for a runtime that the named service cannot be asked for.
+    A runtime by name, limits above the usual ones, and devices that must be enabled need a private
+    service, which is started for them unless the user named a service. Raises NoService where there
+    is none and none can be started, UsageError for a runtime that the named service cannot be asked
+    for.
     """
     named = address is not None or bool(os.environ.get(VARIABLE))
     if named and runtime != "auto" and not private:
@@ -36,8 +38,8 @@ def service(
             f"--runtime {runtime} needs a private service: leave out --address and unset {VARIABLE}"
         )
     try:
-        if private or (not named and (runtime != "auto" or _above_usual(limits))):
-            connection = ml.embed(limits=limits, runtime=runtime)
+        if private or (not named and (runtime != "auto" or _above_usual(limits) or devices)):
+            connection = ml.embed(limits=limits, runtime=runtime, devices=devices)
         else:
             connection = ml.connect(address)
     except (ml.ConstraintError, ml.SecurityError):

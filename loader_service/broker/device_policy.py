@@ -21,7 +21,6 @@ from loader_service.devices.catalogue import (
     enabled_devices,
     grants_of,
 )
-from loader_service.sandbox.grants import Grants
 from model_loader_wire.causes import Cause
 from model_loader_wire.device_options import DeviceOptions
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -90,28 +89,10 @@ def shown(enabled: Iterable[Enabled]) -> dict[str, tuple[str, ...]]:
     said = {}
     for device in enabled:
         try:
-            said[device.name] = sentences(grants_of(device))
+            said[device.name] = grants_of(device).sentences()
         except DeviceMissing as error:
             said[device.name] = (f"missing: {error}",)
     return said
-
-
-def sentences(grants: Grants) -> tuple[str, ...]:
-    """Say what is granted."""
-    said = []
-    if grants.libraries:
-        said.append(f"reads and maps {', '.join(grants.libraries)}")
-    if grants.device_nodes:
-        said.append(f"opens {', '.join(grants.device_nodes)}")
-    if grants.system_calls:
-        said.append(f"system calls: {', '.join(grants.system_calls)}")
-    if grants.file:
-        said.append(f"one file in memory, {grants.file}")
-    if grants.tasks:
-        said.append(f"{grants.tasks} more threads")
-    if grants.fresh_process:
-        said.append("a process of its own making, not a fork")
-    return tuple(said)
 
 
 def _options(header: pb.LoadHeader) -> DeviceOptions:

@@ -117,6 +117,8 @@ class PlacedModel:
     def went_well(self) -> None:
         """Note a run without a failure."""
         self._failures = 0
+        if not self._told_runs:
+            self.tell_times()
 
     def stand_in(self, signature: int, failure: RuntimeFailure) -> None:
         """Answer from the CPU what a device failed at; raises `failure` where that may not be."""

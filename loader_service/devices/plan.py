@@ -221,7 +221,7 @@ def _choose(
         partition = partition_of(model, subset.nodes)
         plan.planned.append(Planned(others[str(subset.label)], partition))
     if not any(labels):
-        plan.say("no device but the CPU's kernels takes an operator: they run the model")
+        plan.say("no operator goes to a device: the CPU's kernels run the model")
     plan.reasons = _counted(model, stayed)
 
 

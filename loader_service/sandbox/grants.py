@@ -51,6 +51,23 @@ class Grants:
             self.fresh_process or other.fresh_process,
         )
 
+    def sentences(self) -> tuple[str, ...]:
+        """Say what is granted; nothing for what a plain worker has, too."""
+        said = []
+        if self.libraries:
+            said.append(f"reads and maps {', '.join(self.libraries)}")
+        if self.device_nodes:
+            said.append(f"opens {', '.join(self.device_nodes)}")
+        if self.system_calls:
+            said.append(f"system calls: {', '.join(self.system_calls)}")
+        if self.file:
+            said.append(f"one file in memory, {self.file}")
+        if self.tasks:
+            said.append(f"{self.tasks} more threads")
+        if self.fresh_process:
+            said.append("a process that is no fork")
+        return tuple(said)
+
     def to_fields(self) -> dict[str, object]:
         """Return the grants as a JSON object."""
         return asdict(self)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loader_service.broker.device_policy import device_order, sentences
+from loader_service.broker.device_policy import device_order
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Policy
@@ -165,7 +165,7 @@ def test_a_device_is_enabled_once() -> None:
 
 
 def test_grants_are_said_in_sentences() -> None:
-    assert sentences(Grants()) == ()
-    said = sentences(Grants(("/lib/a",), ("/dev/npu",), ("executable-memory",), "a.tflite", 3))
+    assert Grants().sentences() == ()
+    said = Grants(("/lib/a",), ("/dev/npu",), ("executable-memory",), "a.tflite", 3).sentences()
     for word in ("/lib/a", "/dev/npu", "executable-memory", "a.tflite", "3 more threads"):
         assert sum(word in sentence for sentence in said) == 1

@@ -63,6 +63,7 @@ def test_the_findings_are_those_of_the_probe() -> None:
         "layers",
         "problem",
         "runtimes",
+        "devices",
         "daemon",
         "trial",
         "advice",

@@ -41,6 +41,7 @@ def test_a_model_is_listed_with_what_it_uses(command: Command, daemon: Path) -> 
             "calls",
             "age_seconds",
             "runtime",
+            "devices",
             "limits",
         }
         assert (row["user"], row["origin"]) == (os.geteuid(), "a test")

@@ -76,6 +76,7 @@ def test_json_holds_the_answer_and_how_it_was_made(
         "missing_layers",
         "memory_held_by",
         "outputs",
+        "delegation",
     }
     assert value["model"] == str(path)
     assert value["size"] == path.stat().st_size

@@ -154,7 +154,7 @@ def test_a_model_runs_on_the_cpu_if_the_device_supports_nothing(service: Service
     with load(service(), operators, accelerator_name=LITTLE) as model:
         check(model, operators)
         assert on_device(model) == []
-        assert "takes an operator: they run the model" in steps(model)
+        assert "no operator goes to a device: the CPU's kernels run the model" in steps(model)
         assert sum(reason.count for reason in report(model).reasons) == 3
 
 

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from ..checks.daemon import Daemon, look_for_daemon
+from ..checks.devices import KnownDevice, look_at_devices
 from ..checks.host import Host, container_advice, look_at_host
 from ..checks.layers import ProbeFailed, TriedLayer, try_layers
 from ..checks.runtimes import InstalledRuntime, look_at_runtimes
@@ -44,6 +45,7 @@ class Diagnosis:
     runtimes: Sequence[InstalledRuntime]
     daemon: Daemon
     trial: Trial
+    devices: Sequence[KnownDevice] = ()
 
     @property
     def fit(self) -> bool:
@@ -59,6 +61,7 @@ class Diagnosis:
             "layers": [asdict(layer) for layer in self.layers],
             "problem": self.problem,
             "runtimes": [asdict(runtime) for runtime in self.runtimes],
+            "devices": [asdict(device) for device in self.devices],
             "daemon": asdict(self.daemon),
             "trial": asdict(self.trial),
             "advice": self.advice(),
@@ -110,7 +113,13 @@ def diagnose(address: str | None) -> Diagnosis:
     except ProbeFailed as error:
         problem = str(error)
     return Diagnosis(
-        host, layers, problem, look_at_runtimes(), look_for_daemon(address), try_model()
+        host,
+        layers,
+        problem,
+        look_at_runtimes(),
+        look_for_daemon(address),
+        try_model(),
+        look_at_devices(),
     )
 
 
@@ -132,6 +141,9 @@ def show(screen: Console, diagnosis: Diagnosis) -> None:
     for runtime in diagnosis.runtimes:
         detail = runtime.version or f"{runtime.detail}; to get it: {runtime.remedy}"
         _show_line(screen, YES if runtime.version else ABSENT, runtime.name, detail)
+    _show_title(screen, "Devices")
+    for device in diagnosis.devices:
+        _show_line(screen, YES if device.available else ABSENT, device.name, _needs(device))
     _show_title(screen, "Service")
     daemon, trial = diagnosis.daemon, diagnosis.trial
     mark = YES if daemon.directory is not None else ABSENT
@@ -145,6 +157,16 @@ def show(screen: Console, diagnosis: Diagnosis) -> None:
         screen.print(f"    {safe(remedy, len(remedy))}", soft_wrap=True)
     screen.print()
     _show_verdict(screen, diagnosis)
+
+
+def _needs(device: KnownDevice) -> str:
+    """Say what a device needs before a model can have it."""
+    if not device.available:
+        return device.detail
+    if device.always:
+        return "every model can have it"
+    granted = "; ".join(device.grants) or "nothing that other workers have not"
+    return f"if it is enabled (--device {device.name}), its workers have: {granted}"
 
 
 def _show_title(screen: Console, title: str) -> None:

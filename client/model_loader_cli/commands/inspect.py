@@ -9,8 +9,16 @@ from typing import Any
 import click
 from rich.console import Console
 
+import model_loader as ml
 from model_loader_wire.causes import MESSAGE_LENGTH
 
+from ..devices import (
+    context_options,
+    device_options,
+    private_devices,
+    show_delegation,
+    to_json,
+)
 from ..exits import Exit
 from ..options import address_option, json_option, model_argument, timeout_option
 from ..service import service
@@ -35,6 +43,7 @@ EPILOG = """\b
 Examples:
   model-loader inspect mobilenet.tflite
   model-loader inspect mobilenet.tflite --json | jq .file.operators
+  model-loader inspect mobilenet.tflite --devices
 \b
 The exit status is 0 when the file could be read, also if the runtime does not take the model;
 `loads` in the JSON document tells that. It is 1 for a file that is no TFLite model.
@@ -50,21 +59,45 @@ SHOWN_LINES = 3
 
 @click.command(epilog=EPILOG, short_help="Tell what a model file is.")
 @model_argument
+@click.option(
+    "--devices",
+    "with_devices",
+    is_flag=True,
+    help="Load it, too, and tell which device would run which of its operators, and why.",
+)
+@device_options
 @timeout_option
 @address_option
 @json_option
-def inspect(model: Path, timeout: float | None, address: str | None, as_json: bool) -> int:
+def inspect(
+    model: Path,
+    with_devices: bool,
+    timeout: float | None,
+    address: str | None,
+    as_json: bool,
+    **devices: Any,
+) -> int:
     """Tell what MODEL is: tensors, signatures, operators, metadata, kernels.
 
     The file is read by a locked-down process, never by this one.
     """
-    with service(address) as connection:
+    if with_devices and all(value is None for value in devices.values()):
+        devices["execution_preference"] = "undefined"
+    options, delegation = context_options(devices), None
+    with service(address, devices=private_devices(devices)) as connection:
         summary = connection.inspect(model, timeout=timeout)
+        if options and summary.get("loads"):
+            context = ml.create_context(connection=connection, **options)
+            with ml.MLModelLoader(context).load(model, timeout=timeout) as loaded:
+                delegation = loaded.delegation()
     if as_json:
-        print_json({"model": str(model), **summary})
+        shared = {"delegation": to_json(delegation)} if options else {}
+        print_json({"model": str(model), **summary, **shared})
     else:
         with reading_summary():
             show(console(), model, summary)
+        if delegation is not None:
+            show_delegation(console(), delegation)
     return Exit.OK
 
 

@@ -92,3 +92,11 @@ def _show(rows: Sequence[Row], directory: str, *, with_user: bool) -> None:
         )
         add_row(listing, *((user_name(row["user"]), *cells) if with_user else cells))
     screen.print(listing)
+    for device, grants in sorted(_granted(rows).items()):
+        said = f"{device} has in its workers: {'; '.join(grants)}"
+        screen.print(safe(said), soft_wrap=True)
+
+
+def _granted(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """What devices of these models were granted beyond the sandbox of every worker."""
+    return {name: grants for row in rows for name, grants in row["devices"].items() if grants}

@@ -12,6 +12,13 @@ from rich.console import Console
 
 import model_loader as ml
 
+from ..devices import (
+    context_options,
+    device_options,
+    private_devices,
+    show_delegation,
+    to_json,
+)
 from ..exits import Exit
 from ..failing import warn
 from ..images import SCALES
@@ -39,6 +46,7 @@ Examples:
   model-loader run mobilenet.tflite --input cat.png --top 3
   model-loader run add.tflite --input a=one.npy --input b=two.npy --output results/
   model-loader run recogniser.tflite --random 1 --signature serving_default --json
+  model-loader run mobilenet.tflite --random 1 --device openvino --allow-fp16
 """
 
 
@@ -97,6 +105,7 @@ Examples:
     default=0,
     help="Threads of one computation (default: the service decides).",
 )
+@device_options
 @timeout_option
 @limit_option
 @address_option
@@ -116,14 +125,21 @@ def run(
     limits: ml.Limits,
     address: str | None,
     as_json: bool,
+    **devices: Any,
 ) -> int:
     """Run MODEL once, in a sandbox.
 
     The outputs are summed up in the terminal, or written to files with --output.
     """
     labels: Labels = read_labels(label_file) if label_file else ()
-    with service(address, runtime=runtime, limits=limits) as connection:
-        context = ml.create_context(connection=connection, num_threads=threads, limits=limits)
+    enabled = private_devices(devices)
+    with service(address, runtime=runtime, limits=limits, devices=enabled) as connection:
+        context = ml.create_context(
+            connection=connection,
+            num_threads=threads,
+            limits=limits,
+            **context_options(devices),
+        )
         with ml.MLModelLoader(context).load(model, timeout=timeout) as loaded:
             inputs, outputs = _tensors(loaded, signature)
             values = gather(given, inputs, scale=scale, seed=seed)
@@ -139,10 +155,14 @@ def run(
                     scales = output_scales(summary, signature, outputs)
             results = results_of(answer, outputs, count=count, labels=labels, scales=scales)
             paths = write_arrays(results, folder) if folder else [None] * len(results)
+            delegation = loaded.delegation()
             if as_json:
-                print_json(_document(model, loaded, results, paths, seconds))
+                document = _document(model, loaded, results, paths, seconds)
+                print_json({**document, "delegation": to_json(delegation)})
             else:
                 _show(console(), model, loaded, results, paths, seconds)
+                if delegation is not None:
+                    show_delegation(console(), delegation)
     if label_file and not any(fits(labels, result.array.shape) for result in results):
         warn(f"no output has one value for each of the {len(labels)} labels")
     return Exit.OK

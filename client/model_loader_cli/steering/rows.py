@@ -31,6 +31,7 @@ def rows_of_own(models: Any) -> list[Row]:
             "calls": row.calls,
             "age_seconds": row.age_seconds,
             "runtime": row.runtime,
+            "devices": {name: list(grants) for name, grants in row.isolation.devices.items()},
             "limits": row.limits.set_values(),
         }
         for row in models
@@ -56,6 +57,7 @@ def rows_of_all(reply: admin_pb.ListReply) -> list[Row]:
             "calls": row.model.calls,
             "age_seconds": row.model.age_seconds,
             "runtime": row.model.runtime,
+            "devices": {item.device: list(item.grants) for item in row.model.isolation.devices},
             "limits": {field.name: value for field, value in row.model.limits.ListFields()},
         }
         for row in reply.rows

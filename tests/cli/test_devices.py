@@ -1,0 +1,65 @@
+"""Devices on the command line: chosen, refused, reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loader_service.writer.small import add
+from tests.cli.conftest import Command
+
+pytestmark = pytest.mark.isolation
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "add.tflite"
+    path.write_bytes(add())
+    return path
+
+
+def test_run_reports_the_device_that_was_named(command: Command, model: Path) -> None:
+    done = command("run", model, "--random", 1, "--device", "reference", "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)["delegation"]
+    (partition,) = report["partitions"]
+    assert (partition["device"], partition["operators"]) == ("reference", {"ADD": 1})
+    assert partition["share"] == 1
+    shown = command("run", model, "--random", 1, "--device", "reference").stdout
+    assert "reference" in shown
+    assert "1 ADD" in shown
+
+
+def test_run_without_devices_reports_none(command: Command, model: Path) -> None:
+    assert json.loads(command("run", model, "--random", 1, "--json").stdout)["delegation"] is None
+
+
+def test_a_device_that_is_not_there_ends_the_command(command: Command, model: Path) -> None:
+    done = command("run", model, "--random", 1, "--device", "external:x=/no/such.so")
+    assert done.returncode == 1
+    assert "there is no device 'external:x' here" in done.stderr
+    done = command("run", model, "--random", 1, "--device", "reference", "--allow-fp16")
+    assert done.returncode == 1
+    assert "no device at hand honours allow_fp16" in done.stderr
+
+
+def test_inspect_tells_who_would_run_what(command: Command, model: Path) -> None:
+    done = command("inspect", model, "--devices", "--device", "xnnpack", "--json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["loads"]
+    assert document["delegation"]["partitions"][0]["device"] == "xnnpack"
+    assert "delegation" not in json.loads(command("inspect", model, "--json").stdout)
+
+
+def test_doctor_shows_devices_and_their_grants(command: Command) -> None:
+    devices = {
+        item["name"]: item for item in json.loads(command("doctor", "--json").stdout)["devices"]
+    }
+    assert set(devices) == {"reference", "xnnpack", "openvino"}
+    assert devices["xnnpack"]["always"]
+    assert devices["xnnpack"]["grants"] == []
+    openvino = devices["openvino"]
+    assert bool(openvino["grants"]) == openvino["available"] != bool(openvino["detail"])
