@@ -115,6 +115,7 @@ class OpenVinoDevice:
         }
         asked = [node.index for node in model.nodes if node.index not in refused]
         self._ask(model, asked, refused, [MOST_READS])
+        refuse_constants_of_others(model, refused)
         return [
             Verdict(False, refused[node.index]) if node.index in refused else SUPPORTED
             for node in model.nodes
@@ -219,6 +220,25 @@ def unfit(model: ModelView, node: NodeView) -> str | None:
         if not tensor.elements and not tensor.is_constant:
             return "a tensor without elements"
     return None
+
+
+def refuse_constants_of_others(model: ModelView, refused: dict[int, str]) -> None:
+    """Refuse what only computes constants (float16 weights, say) that a refused node reads.
+
+    The CPU's kernels compute such constants once, when they are prepared, and some take nothing
+    else in their place.
+    """
+    fixed = {tensor.index for tensor in model.tensors if tensor.is_constant}
+    folded = []
+    for node in model.nodes:
+        if node.inputs and all(index in fixed for index in node.inputs if index >= 0):
+            fixed.update(node.outputs)
+            folded.append(node)
+    needed = {index for number in refused for index in model.nodes[number].inputs}
+    for node in reversed(folded):
+        if node.index not in refused and needed.intersection(node.outputs):
+            refused[node.index] = "the CPU's kernels need its result as a constant"
+            needed.update(node.inputs)
 
 
 def configuration_for(kind: DeviceType, compilation: Compilation) -> dict[str, Any]:

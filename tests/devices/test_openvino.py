@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -18,7 +19,12 @@ from loader_service.devices.device import (
     DeviceType,
     Preference,
 )
-from loader_service.devices.openvino import OpenVinoDevice, configuration_for, unfit
+from loader_service.devices.openvino import (
+    OpenVinoDevice,
+    configuration_for,
+    refuse_constants_of_others,
+    unfit,
+)
 from loader_service.devices.openvino_library import first_line
 from loader_service.devices.reading import read_view
 from loader_service.runtime.schema_operators import BuiltinOperator
@@ -28,6 +34,7 @@ from loader_service.writer import small
 from loader_service.writer.model import ModelWriter
 from loader_service.writer.stateful import counter
 from tests.devices import split_model
+from tests.devices.graphs import graph
 from tests.devices.models import chain, expected
 from tests.devices.openvino_worker import compile_whole, in_worker, need_openvino
 
@@ -251,3 +258,20 @@ def _custom() -> bytes:
     graph.operator("Mystery", [between], [y])
     graph.output(y)
     return model.write()
+
+
+def test_constants_of_an_operator_that_stays_stay_with_it() -> None:
+    # 0: weights from constant 1; 1: from those again; 2: reads them and the input; 3: the rest.
+    view = graph(
+        ([1], [2]), ([2], [3]), ([0, 3], [4]), ([4, 5], [6]), outputs=[6], operators=["NEG"] * 4
+    )
+    tensors = tuple(
+        replace(tensor, data=(0, 40)) if tensor.index in (1, 5) else tensor
+        for tensor in view.tensors
+    )
+    refused = {2: "no"}
+    refuse_constants_of_others(replace(view, tensors=tensors), refused)
+    assert sorted(refused) == [0, 1, 2]
+    refused = {3: "no"}
+    refuse_constants_of_others(replace(view, tensors=tensors), refused)
+    assert sorted(refused) == [3]
