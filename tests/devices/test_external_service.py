@@ -13,6 +13,8 @@ from loader_service.devices.catalogue import enabled_devices, grants_together
 from loader_service.sandbox.grants import NOTHING
 from tests.devices.split_model import expected, split_model
 
+pytestmark = pytest.mark.isolation
+
 X = np.array([[-2, -1, 0, 3]], np.float32)
 AUTOMATIC = {"execution_preference": "fast_single_answer"}
 """Any option that honest and lying devices honour: without one no device is asked."""
