@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from loader_service.broker.loading import Loading
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.relay import Relay
 from loader_service.broker.sessions import Sessions
-from loader_service.repository.arrays import Array, read_arrays
 from loader_service.repository.files import WARM_UP, WARM_UP_BYTES, Unfit
 from model_loader_wire.description import TensorDescription
 from model_loader_wire.frames import Entry
 from model_loader_wire.v1 import model_loader_pb2 as pb
+
+if TYPE_CHECKING:
+    from loader_service.repository.arrays import Array
 
 ORIGIN = "program:model-loaderd"
 """The origin of these loads, of the service's own user: no web origin, so its operators hold."""
@@ -31,6 +34,9 @@ class Verification:
 
         Without inputs it runs on zeros, if the sizes of all its inputs are known.
         """
+        # Only a service with a repository needs it, and a private one must start quickly.
+        from loader_service.repository.arrays import Array, read_arrays
+
         arrays = None if warm_up is None else read_arrays(warm_up, WARM_UP_BYTES)
         session = self._sessions.open(os.geteuid(), ORIGIN)
         try:
@@ -46,7 +52,15 @@ class Verification:
             if arrays is not None:
                 await _run(model.relay, inputs, arrays)
             elif all(tensor.is_static for tensor in inputs):
-                await _run(model.relay, inputs, {tensor.name: _zeros(tensor) for tensor in inputs})
+                zeros = {
+                    tensor.name: Array(
+                        tensor.data_type,
+                        tuple(size or 0 for size in tensor.dimensions or ()),
+                        bytes(tensor.byte_length or 0),
+                    )
+                    for tensor in inputs
+                }
+                await _run(model.relay, inputs, zeros)
         finally:
             await self._sessions.close(session)
 
@@ -63,8 +77,3 @@ async def _run(relay: Relay, inputs: Sequence[TensorDescription], arrays: dict[s
     in_order = [arrays[tensor.name] for tensor in inputs]
     entries = [Entry(array.data_type, array.dimensions, len(array.data)) for array in in_order]
     await relay.compute(0, entries, [array.data for array in in_order])
-
-
-def _zeros(tensor: TensorDescription) -> Array:
-    dimensions = tuple(size or 0 for size in tensor.dimensions or ())
-    return Array(tensor.data_type, dimensions, bytes(tensor.byte_length or 0))
