@@ -68,11 +68,14 @@ class Living:
 
     def look(self) -> Shares:
         """Return what each origin holds, not older than a second."""
-        now = self._clock()
-        if now - self._looked >= FRESH_SECONDS:
-            self._shares = self._count_living()
-            self._looked = now
+        if self._clock() - self._looked >= FRESH_SECONDS:
+            self.look_anew()
         return self._shares
+
+    def look_anew(self) -> None:
+        """Look now: for somebody who will compare it with what else is told at this moment."""
+        self._shares = self._count_living()
+        self._looked = self._clock()
 
     def models_left(self) -> int:
         """Count models, and loads under way, as they are at this moment."""

@@ -55,6 +55,7 @@ class Steering:
         """Say how the service is, and what each user holds."""
         supervisor = self._supervisor
         times = self._process.cpu_times()
+        self._living.look_anew()
         cpu = self._living.cpu_seconds()
         return pb.StatusReply(
             version=VERSION,

@@ -121,7 +121,7 @@ def test_a_worker_without_a_token_may_not_ask(script: str) -> None:
         async with fake_worker(READY + WORDS + script) as worker:
             await worker.begin(GO)
             await worker.end_model()
-            with pytest.raises(Refusal, match="broke the protocol|unasked"):
+            with pytest.raises(Refusal, match=r"broke the protocol|unasked"):
                 await worker.expect(Message.LOADED)
 
     run(test)

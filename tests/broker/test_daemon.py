@@ -26,7 +26,7 @@ from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
 from tests.shared_models import REPOSITORY
-from tests.support.processes import children, describe, wait_until_empty
+from tests.support.processes import children, describe, living, wait_until_empty
 from tests.support.raw_client import (
     HANG_SECONDS,
     AttachConnection,
@@ -312,10 +312,7 @@ def end(process: subprocess.Popen[str], number: int) -> None:
     assert process.returncode == 0
     assert "Traceback" not in said
 
-    def alive() -> list[int]:
-        return [pid for pid in family if Path(f"/proc/{pid}").exists()]
-
-    left = wait_until_empty(alive, HANG_SECONDS)
+    left = wait_until_empty(lambda: living(family), HANG_SECONDS)
     assert not left, describe(left)
 
 

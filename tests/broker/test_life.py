@@ -20,7 +20,7 @@ from model_loader_wire.exchange import Exchange
 from model_loader_wire.frames import Entry, Kind, pack_table
 from tests.broker.conftest import ONE
 from tests.support.notified import Notified
-from tests.support.processes import children, describe, wait_until_empty
+from tests.support.processes import children, describe, living, wait_until_empty
 from tests.support.raw_client import (
     HANG_SECONDS,
     RawSession,
@@ -32,15 +32,10 @@ STEPS = np.array([4000], np.int32)
 """Of `costly.work`: computed in a second or more."""
 
 
-def alive(family: list[int]) -> list[int]:
-    """Those of these processes that there are."""
-    return [pid for pid in family if Path(f"/proc/{pid}").exists()]
-
-
 def ended_well(daemon: Notified, family: list[int]) -> None:
     """The daemon ends with status 0, and all its processes with it."""
     assert daemon.process.wait(HANG_SECONDS) == 0
-    left = wait_until_empty(lambda: alive(family), HANG_SECONDS)
+    left = wait_until_empty(lambda: living(family), HANG_SECONDS)
     assert not left, describe(left)
     assert not daemon.directory.exists()
 
@@ -153,5 +148,5 @@ def test_a_daemon_that_is_killed_leaves_no_process(short_folder: Path) -> None:
             family = children(daemon.process.pid)
             assert len(family) == 3  # and the zygote
             daemon.process.kill()
-            left = wait_until_empty(lambda: alive(family), HANG_SECONDS)
+            left = wait_until_empty(lambda: living(family), HANG_SECONDS)
             assert not left, describe(left)

@@ -24,6 +24,8 @@ EXPECTED = {
     Cause.PROTOCOL_VIOLATION: Exit.FAILED,
     Cause.POLICY_VIOLATION: Exit.REFUSED,
     Cause.FORBIDDEN: Exit.REFUSED,
+    Cause.NOT_ALLOWED: Exit.REFUSED,
+    Cause.NOT_FOUND: Exit.FAILED,
     Cause.CLOSED: Exit.FAILED,
     Cause.LOST: Exit.FAILED,
     Cause.KILLED: Exit.FAILED,

@@ -39,6 +39,18 @@ def processes_of(uid: int) -> list[int]:
     return sorted(found)
 
 
+def living(pids: Iterable[int]) -> list[int]:
+    """Return those of these processes that run; one that nobody has reaped yet does not."""
+    return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
 def describe(pids: Iterable[int]) -> str:
     """Say what processes are, for a failure message: pid, state and command line."""
     rows = []
