@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -35,17 +35,21 @@ class Exposition:
 
     async def on_socket(self, path: str, gid: int, registry: CollectorRegistry) -> None:
         """Listen on a Unix socket that the service's user and one group can open."""
-        # Closed to everybody until it belongs to the group.
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.setblocking(False)
+        # Closed to everybody until it belongs to the group; nothing may await under another umask.
         before = os.umask(0o177)
         try:
-            server = await asyncio.start_unix_server(
-                self._answering(registry), path, limit=REQUEST_BYTES
-            )
+            listening.bind(path)
         finally:
             os.umask(before)
         os.chown(path, -1, gid)
         Path(path).chmod(SOCKET_MODE)
-        self._servers.append(server)
+        self._servers.append(
+            await asyncio.start_unix_server(
+                self._answering(registry), sock=listening, limit=REQUEST_BYTES
+            )
+        )
 
     async def on_port(self, port: int, registry: CollectorRegistry) -> None:
         """Listen on a loopback port, which every program of this machine can reach."""
@@ -59,7 +63,7 @@ class Exposition:
         for server in self._servers:
             server.close()
         for client in list(self._clients):
-            client.close()
+            client.transport.abort()
 
     def _answering(
         self, registry: CollectorRegistry
@@ -72,14 +76,14 @@ class Exposition:
             try:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     writer.write(_response(await _read_head(reader), registry))
-                    await writer.drain()
+                    # Until all of it was taken: who does not read is cut off, and counts till then.
+                    writer.close()
+                    await writer.wait_closed()
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 return
             finally:
+                writer.transport.abort()
                 self._clients.discard(writer)
-                writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
 
         return answer
 

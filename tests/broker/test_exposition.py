@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from loader_service.broker import exposition
 from loader_service.broker.event_stream import Told
 from loader_service.broker.events import ModelClosed, WorkerEnded
 from loader_service.broker.groups import Owner
@@ -139,6 +141,42 @@ def test_head_has_no_body(daemon: Daemon) -> None:
     assert (said, body) == ("HTTP/1.1 200 OK", "")
     assert int(headers["Content-Length"]) > 1000
     assert headers["Content-Type"].startswith("text/plain; version=")
+
+
+LONG = 32 << 20
+"""Bytes of an answer that no socket's buffers hold."""
+
+
+@pytest.mark.parametrize("seconds", [0.2, 600.0])
+def test_who_does_not_read_the_answer_is_counted_until_cut_off(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """However long the answer is: connections that nobody reads must not heap up."""
+    monkeypatch.setattr(exposition, "generate_latest", lambda registry: bytes(LONG))
+    monkeypatch.setattr(exposition, "REQUEST_SECONDS", seconds)
+    monkeypatch.setattr(exposition, "AT_A_TIME", 2)
+    path = str(short_folder / "metrics.sock")
+
+    async def test() -> None:
+        served = exposition.Exposition()
+        await served.on_socket(path, os.getegid(), CollectorRegistry())
+        slow = [await asyncio.open_unix_connection(path) for _ in range(2)]
+        for reader, writer in slow:
+            writer.write(GET)
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        if seconds == 600.0:
+            one_more, writer = await asyncio.open_unix_connection(path)
+            assert await one_more.read() == b""
+            writer.close()
+            await served.stop()
+        while served._clients:
+            await asyncio.sleep(0.01)
+        for reader, writer in slow:
+            assert len(await reader.read()) < LONG  # what the kernel held, and not the rest
+            writer.close()
+        await served.stop()
+
+    asyncio.run(asyncio.wait_for(test(), HANG_SECONDS))
 
 
 def test_more_users_than_are_shown_are_one_series() -> None:
