@@ -38,6 +38,8 @@ from model_loader_wire.limits import Limits
 
 log = logging.getLogger("model_loader.worker")
 
+REPORTS_PER_PING = 16
+"""Reports on devices that are taken between two pings; a true worker sends a few."""
 LAST_WORD = {
     Task.LOAD: {Message.FAILED},
     Task.HOST: set(),
@@ -93,6 +95,7 @@ class Worker(Mortal):
         self._control = Control(control, self)
         self._last_words = last_words
         self._verdict_seconds = verdict_seconds
+        self._reports_left = REPORTS_PER_PING
         self._killed_for: Failure | None = None
         self._pings = pings.Pings()
         self._meter = Meter(pid)
@@ -189,9 +192,12 @@ class Worker(Mortal):
         self._control.exchange = exchange
 
     def answered(self, kind: Message, payload: bytes) -> None:
-        """Keep a report on devices; raises BadMessage."""
+        """Keep a report on devices, which is read when somebody asks; raises BadMessage."""
         if len(payload) > LONGEST_DELEGATION:
             raise BadMessage(f"a report on devices has {len(payload)} bytes")
+        if not self._reports_left:
+            raise BadMessage("too many reports on devices")
+        self._reports_left -= 1
         self.reported = payload
 
     def pong(self, payload: bytes) -> None:
@@ -205,6 +211,7 @@ class Worker(Mortal):
         now = time.monotonic()
         seconds = self.limits.compute_seconds or 0
         if (ping := self._pings.ask(now)) is not None:
+            self._reports_left = REPORTS_PER_PING
             # One that has stopped reading does not answer: that is noticed below.
             with suppress(OSError):
                 self._control.say_now(pack(Message.PING, ping))

@@ -21,6 +21,9 @@ from model_loader_wire.description import ModelDescription
 PATIENCE = 3
 """Failures in a row after which a device is left out."""
 
+TELLS = 4
+"""How often a change is told at once between two pings."""
+
 Opening = Callable[[Placement | None], InterpreterModel]
 _Strings = tuple[tuple[int, ...], Sequence[bytes]]
 
@@ -45,6 +48,8 @@ class PlacedModel:
         self.tell: Callable[[Delegation], None] | None = None
         """Told what has changed in what devices run, once somebody wants to know."""
         self._told_runs = 0
+        self._tells = TELLS
+        self._untold = False
         self._model = self._open()
 
     @property
@@ -53,10 +58,17 @@ class PlacedModel:
         return self._model.description.with_delegation(self._report())
 
     def tell_times(self) -> None:
-        """Tell the times of runs, if there were any since the last time."""
-        runs = self._compiled.runs
-        if self.tell is not None and runs != self._told_runs:
-            self._told_runs = runs
+        """Tell what was not told yet, and the times of runs, if there were any; at every ping."""
+        self._tells = TELLS
+        if self._untold or self._compiled.runs != self._told_runs:
+            self._tell_now()
+
+    def _tell_now(self) -> None:
+        """Tell the report; with the next ping only, if it was told often since the last one."""
+        self._untold = self.tell is None or not self._tells
+        if self.tell is not None and self._tells:
+            self._tells -= 1
+            self._told_runs = self._compiled.runs
             self.tell(self._report())
 
     def prepare_inputs(
@@ -117,8 +129,8 @@ class PlacedModel:
     def went_well(self) -> None:
         """Note a run without a failure."""
         self._failures = 0
-        if not self._told_runs:
-            self.tell_times()
+        if not self._told_runs and self._compiled.partitions:
+            self._tell_now()
 
     def stand_in(self, signature: int, failure: RuntimeFailure) -> None:
         """Answer from the CPU what a device failed at; raises `failure` where that may not be."""
@@ -149,8 +161,8 @@ class PlacedModel:
         self._say(f"{_listed(names)} failed in a run, the CPU answered: {failure}")
         if self._failures >= PATIENCE:
             self._leave_out(failure, names)
-        elif self.tell is not None:
-            self.tell(self._report())
+        else:
+            self._tell_now()
 
     def _open(self) -> InterpreterModel:
         """Open the model on its devices; one that fails is left out, unless it was named."""
@@ -200,8 +212,7 @@ class PlacedModel:
         self._failures = 0
         self._say(f"{_listed(names)} was left out from now on: {failure}")
         self._model = self._open()
-        if self.tell is not None:
-            self.tell(self._report())
+        self._tell_now()
 
     def _is_devices(self, failure: RuntimeFailure) -> bool:
         """Whether a failure may be a device's that may be stood in for."""

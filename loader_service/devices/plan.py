@@ -22,7 +22,7 @@ from loader_service.devices.partitioner import (
 )
 from loader_service.runtime.failures import UnsupportedModel
 from loader_service.runtime.kernels import Kernels
-from model_loader_wire.delegation import NAME_LENGTH, REASONS, Reason, cut
+from model_loader_wire.delegation import NAME_LENGTH, REASONS, STEPS, Reason, cut
 from model_loader_wire.device_options import (
     MAX_NUMBER_DELEGATED_PARTITIONS,
     MIN_NODES_PER_PARTITION,
@@ -100,14 +100,16 @@ class Plan:
     steps: list[str] = field(default_factory=list)
 
     def say(self, step: str) -> None:
-        """Add a step to the report."""
+        """Add a step to the report; of too many the first and the last ones are kept."""
+        if len(self.steps) == STEPS:
+            del self.steps[STEPS // 2]
         self.steps.append(cut(step))
 
 
 def make_plan(model: ModelView, devices: Sequence[Device], wish: Wish) -> Plan:
     """Choose among `devices`, in the operator's order.
 
-    Raises UnsupportedModel where a device was named that is not there.
+    Raises UnsupportedModel where a device was named that is not there, or gives no verdicts.
     """
     plan = Plan()
     name = wish.options.accelerator_name
@@ -122,12 +124,13 @@ def make_plan(model: ModelView, devices: Sequence[Device], wish: Wish) -> Plan:
     else:
         chosen = [device for device in devices if _is_wanted(device, wish)]
     others = [device for device in chosen if device.name not in ALWAYS]
+    compared = ALWAYS if wish.options.disallow_nnapi_cpu is False else (XNNPACK,)
+    cpus = [device for device in devices if device.name in compared]
     if not others:
-        plan.asked += [device for device in devices if device.name == XNNPACK]
+        plan.asked += cpus
         plan.say("no device but the CPU's kernels is at hand: they run the model")
         return plan
-    cpus = [device for device in devices if device.name == XNNPACK]
-    candidates = _ask([*others, *cpus], model, plan)
+    candidates = _ask([*others, *cpus], model, wish, plan)
     _choose(model, {device.name: device for device in others}, candidates, wish, plan)
     return plan
 
@@ -144,29 +147,31 @@ def named_device(devices: Sequence[Device], name: str) -> Device:
 
 
 def _is_wanted(device: Device, wish: Wish) -> bool:
-    if device.name == REFERENCE:
-        return wish.options.disallow_nnapi_cpu is False
     if wish.device_preference == GPU:
-        return device.type in (DeviceType.GPU, DeviceType.CPU) and (
-            device.name in ALWAYS or device.type is DeviceType.GPU
-        )
+        return device.type is DeviceType.GPU
     if wish.device_preference == "cpu":
         return device.type is DeviceType.CPU
     return True
 
 
-def _ask(devices: Iterable[Device], model: ModelView, plan: Plan) -> dict[str, Candidate]:
-    """Ask each device for its verdicts; one that fails to give them is left out."""
+def _ask(
+    devices: Iterable[Device], model: ModelView, wish: Wish, plan: Plan
+) -> dict[str, Candidate]:
+    """Ask each device for its verdicts; one that fails to give them is left out.
+
+    Raises UnsupportedModel if that is the one that was named.
+    """
     found = {}
     for device in devices:
         plan.asked.append(device)
         try:
             verdicts = device.supported_operations(model)
+            if len(verdicts) != len(model.nodes):
+                raise DeviceError(f"{len(verdicts)} came for {len(model.nodes)} operators")
         except DeviceError as error:
+            if wish.named and device.name not in ALWAYS:
+                raise UnsupportedModel(f"{device.name} gave no verdicts: {error}") from None
             plan.say(f"{device.name} was left out, it gave no verdicts: {error}")
-            continue
-        if len(verdicts) != len(model.nodes):
-            plan.say(f"{device.name} was left out, it gave {len(verdicts)} verdicts")
             continue
         found[device.name] = Candidate(device.name, device.type, device.capabilities, verdicts)
     return found

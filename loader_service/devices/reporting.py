@@ -16,7 +16,6 @@ from model_loader_wire.delegation import (
     NAME_LENGTH,
     OPERATORS,
     PARTITIONS,
-    STEPS,
     Delegation,
     DeviceFacts,
     PartitionFacts,
@@ -43,7 +42,7 @@ def report(compiled: CompiledPlan, taken: Sequence[Delegated]) -> Delegation:
         tuple(_fewer(partitions)),
         tuple(_facts(device) for device in plan.asked[:DEVICES]),
         tuple(plan.reasons),
-        tuple(plan.steps[-STEPS:]),
+        tuple(plan.steps),
     )
 
 

@@ -8,13 +8,14 @@ import os
 import signal
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from loader_service.broker import pings
 from loader_service.broker.refusal import Refusal
-from loader_service.broker.worker import Worker
+from loader_service.broker.worker import REPORTS_PER_PING, Worker
 from loader_service.worker.control import Message
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
@@ -36,6 +37,13 @@ async def lost(worker: Worker) -> Failure:
     failure = await worker.wait(HANG_SECONDS)
     assert failure is not None
     return failure
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def send_without_end(worker: Worker) -> None:
@@ -85,6 +93,33 @@ def test_a_serving_worker_says_nothing_but_pongs() -> None:
             assert worker.channel is not None
             worker.channel.send(b"x")
             assert (await lost(worker)).cause is Cause.PROTOCOL_VIOLATION
+
+    run(test)
+
+
+def test_a_worker_reports_on_its_devices_a_few_times_between_pings() -> None:
+    async def test() -> None:
+        tell = (
+            f"for number in range({REPORTS_PER_PING}): say({Message.DELEGATION:d}, b'%d' % number)"
+        )
+        script = f"{READY}\nread(channel, 1)\n{tell}\nkind, ping = take()\n{tell}"
+        script += f"\nsay(PONG, ping + bytes(8))\nread(channel, 1)\nsay({Message.DELEGATION:d})"
+        async with fake_worker(script + "\ntime.sleep(60)") as worker:
+            await worker.begin(GO)
+            worker.has_devices({"external:little": ()})
+            worker.serving = True
+            assert worker.channel is not None
+            worker.channel.send(b"x")
+            last = b"%d" % (REPORTS_PER_PING - 1)
+            await until(lambda: worker.reported == last)
+            worker.reported = b""
+            worker.ping()
+            await until(lambda: worker.reported == last)
+            assert worker.lost is None
+            worker.channel.send(b"x")
+            failure = await lost(worker)
+            assert failure.cause is Cause.PROTOCOL_VIOLATION
+            assert "too many reports on devices" in failure.message
 
     run(test)
 

@@ -271,6 +271,11 @@ static int prepare_delegate(Context *context, Delegate *delegate) {
     if (takes(settings, context, node, registration->builtin_code))
       chosen->data[chosen->size++] = plan->data[i];
   }
+  if (has_fault(settings, "prepare-known") && chosen->size) {
+    context->ReportError(context, "the little delegate refuses what it takes. ");
+    free(chosen);
+    return ERROR;
+  }
   if (has_fault(settings, "stranger")) chosen->data[chosen->size++] = 12345;
   Registration registration = {init, release, prepare, invoke, NULL, DELEGATE, "LittleDelegate", 1,
                                NULL, NULL, 0};

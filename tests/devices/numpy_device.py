@@ -41,6 +41,8 @@ class NumpyDevice:
     refuses: Callable[[Partition], bool] = lambda _: False
     failures: int = 0
     """Runs that fail from now on; -1: all."""
+    verdicts: Callable[[Sequence[Verdict]], Sequence[Verdict]] = lambda true: true
+    """What it makes of its true verdicts."""
     adds: float = 0
     """By how much its answers are wrong."""
     version: str = "1"
@@ -51,10 +53,14 @@ class NumpyDevice:
 
     def supported_operations(self, model: ModelView) -> Sequence[Verdict]:
         """Take the operators that were named."""
-        return [
-            SUPPORTED if node.operator in self.operators else Verdict(False, "not in NumPy's set")
-            for node in model.nodes
-        ]
+        return self.verdicts(
+            [
+                SUPPORTED
+                if node.operator in self.operators
+                else Verdict(False, "not in NumPy's set")
+                for node in model.nodes
+            ]
+        )
 
     def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
         """Compile, or refuse as wished."""

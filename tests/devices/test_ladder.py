@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from loader_service.devices.bridge import apply
+from loader_service.devices.capabilities import Capabilities, Performance
 from loader_service.devices.compiled import CompiledPlan, DeviceFailed
 from loader_service.devices.cpu import CpuDevice
-from loader_service.devices.device import DeadlineMissed, Device, Verdict
+from loader_service.devices.device import DeadlineMissed, Device, DeviceError, Verdict
 from loader_service.devices.model_view import ModelView
-from loader_service.devices.placed import PATIENCE, PlacedModel
+from loader_service.devices.placed import PATIENCE, TELLS, PlacedModel
 from loader_service.devices.plan import Plan, Wish, make_plan
 from loader_service.devices.reading import read_view
 from loader_service.runtime.engine import Placement
@@ -21,6 +23,7 @@ from loader_service.runtime.failures import ModelFailed, UnsupportedModel
 from loader_service.runtime.interpreter import InterpreterModel, InterpreterRuntime
 from loader_service.runtime.kernels import Kernels
 from loader_service.writer.stateful import counter
+from model_loader_wire.delegation import STEPS, Delegation
 from model_loader_wire.device_options import DeviceOptions
 from tests.devices.models import LENGTH, chain, expected
 from tests.devices.numpy_device import NumpyDevice
@@ -107,6 +110,43 @@ def test_the_devices_answer_is_the_one_that_counts(runtime: InterpreterRuntime) 
     assert run(model).tobytes() != expected(SPLIT, X).tobytes()
 
 
+def cannot_say(_: Sequence[Verdict]) -> Sequence[Verdict]:
+    raise DeviceError("it cannot say")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"), [(cannot_say, "it cannot say"), (lambda true: true[1:], "5 came for 6")]
+)
+def test_a_device_without_verdicts_is_left_out_unless_it_was_named(
+    runtime: InterpreterRuntime,
+    verdicts: Callable[[Sequence[Verdict]], Sequence[Verdict]],
+    words: str,
+) -> None:
+    device = NumpyDevice(verdicts=verdicts)
+    model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert shares(model) == [("xnnpack", 6)]
+    assert f"numpy was left out, it gave no verdicts: {words}" in steps(model)
+    with pytest.raises(UnsupportedModel, match=f"numpy gave no verdicts: {words}"):
+        Case(runtime, SPLIT, device, accelerator_name="numpy")
+
+
+@pytest.mark.parametrize("disallowed", [True, False])
+def test_the_reference_device_is_compared_if_it_is_not_disallowed(
+    runtime: InterpreterRuntime, disallowed: bool
+) -> None:
+    # As slow as the built-in kernels, which come first of equals, being the CPU's.
+    capabilities = Capabilities(Performance(1, 1), {}, partition_overhead=-1)
+    device, reference = (
+        NumpyDevice(capabilities=capabilities),
+        CpuDevice("reference", runtime.library),
+    )
+    wish = Wish(DeviceOptions(disallow_nnapi_cpu=disallowed))
+    plan = make_plan(read_view(chain(SPLIT)), [device, reference], wish)
+    assert [item.name for item in plan.asked] == ["numpy", "reference"][: 1 if disallowed else 2]
+    assert len(plan.planned) == (2 if disallowed else 0)
+
+
 def test_a_refused_partition_goes_to_the_cpu(runtime: InterpreterRuntime) -> None:
     device = NumpyDevice(refuses=lambda partition: len(partition.nodes) == 3)
     model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
@@ -176,6 +216,27 @@ def test_failures_that_are_not_in_a_row_are_forgiven(runtime: InterpreterRuntime
         for _ in range(PATIENCE):
             assert run(model).tobytes() == expected(SPLIT, X).tobytes()
     assert shares(model)[0] == ("numpy", 3)
+
+
+def test_changes_are_told_a_few_times_at_once_and_then_with_the_next_ping(
+    runtime: InterpreterRuntime,
+) -> None:
+    device = NumpyDevice()
+    model = Case(runtime, SPLIT, device, execution_preference="undefined").open()
+    told: list[Delegation] = []
+    model.tell = told.append
+    run(model)
+    assert [item.partitions[0].run_seconds is None for item in told] == [False]
+    for number in range(100):
+        device.failures = 1
+        run(model, X * number)
+        run(model)
+    assert len(told) == TELLS
+    model.tell_times()
+    assert len(told) == TELLS + 1
+    assert len(told[-1].steps) == STEPS
+    model.tell_times()
+    assert len(told) == TELLS + 1
 
 
 def test_a_named_device_must_run(runtime: InterpreterRuntime) -> None:
@@ -265,13 +326,3 @@ def test_no_gpu_is_no_failure(runtime: InterpreterRuntime) -> None:
     assert not make_plan(data, [NumpyDevice(), *cpus], wish).planned
     gpu = replace(NumpyDevice("gpu"), type=NumpyDevice.type.GPU)
     assert len(make_plan(data, [NumpyDevice(), gpu, *cpus], wish).planned) == 2
-
-
-def test_wrong_verdicts_leave_a_device_out(runtime: InterpreterRuntime) -> None:
-    class Short(NumpyDevice):
-        def supported_operations(self, model: ModelView) -> list[Verdict]:
-            return [Verdict(True)]
-
-    model = Case(runtime, SPLIT, Short(), execution_preference="undefined").open()
-    assert "numpy was left out, it gave 1 verdicts" in steps(model)
-    assert shares(model) == [("xnnpack", len(SPLIT))]
