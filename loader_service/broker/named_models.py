@@ -119,11 +119,15 @@ class NamedModels:
         return [self._served[version] for version in sorted(self._served)]
 
     async def _look_again_and_again(self, folder: Path) -> None:
+        said = ""
         while True:
             try:
                 await self.look(folder)
+                said = ""
             except OSError as error:
-                log.error("the folder of models cannot be read: %s", error)
+                if said != str(error):
+                    said = str(error)
+                    log.error("the folder of models cannot be read: %s", said)
             except Exception:
                 log.exception("looking into the folder of models failed")
             self._looked.set()
@@ -155,6 +159,11 @@ class NamedModels:
                 reason = printable(str(error), REASON_LENGTH)
                 kept = "; it serves as it was before" if key in self._served else ""
                 log.error("the model %s:%d is not served: %s%s", *key, reason, kept)
+            return
+        except Exception:
+            # A fault of ours: it must not keep the versions after this one from being looked at.
+            self._seen[key] = _Seen(version.stamp)
+            log.exception("trying the model %s:%d failed; it is not served as it is now", *key)
             return
         self._seen[key] = _Seen(version.stamp)
         old = self._served.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -37,7 +38,10 @@ class Verification:
         # Only a service with a repository needs it, and a private one must start quickly.
         from loader_service.repository.arrays import Array, read_arrays
 
-        arrays = None if warm_up is None else read_arrays(warm_up, WARM_UP_BYTES)
+        arrays = None
+        if warm_up is not None:
+            # They may be large, and others wait for the loop.
+            arrays = await asyncio.to_thread(read_arrays, warm_up, WARM_UP_BYTES)
         session = self._sessions.open(os.geteuid(), ORIGIN)
         try:
             header = pb.LoadHeader(

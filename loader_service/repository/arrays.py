@@ -10,6 +10,7 @@ import io
 import math
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 from loader_service.repository.files import Unfit
@@ -17,6 +18,12 @@ from model_loader_wire.data_types import DataType
 
 MAGIC = b"\x93NUMPY"
 HEADER_BYTES = 65536
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(ValueError, OSError, EOFError),
+)
+"""What the standard library raises for an archive that is none, or is damaged."""
 KINDS = {
     "<i8": DataType.INT64,
     "<u8": DataType.UINT64,
@@ -49,9 +56,11 @@ def read_arrays(archive: bytes, most: int) -> dict[str, Array]:
         with zipfile.ZipFile(io.BytesIO(archive)) as members:
             if sum(member.file_size for member in members.infolist()) > most:
                 raise Unfit(f"the inputs to warm up with have more than {most} bytes")
-            for name in members.namelist():
-                arrays[name.removesuffix(".npy")] = read_array(members.read(name))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+            for member in members.infolist():
+                if member.compress_type not in COMPRESSIONS:
+                    raise ValueError(f"{member.filename} is not compressed as NumPy does it")
+                arrays[member.filename.removesuffix(".npy")] = read_array(members.read(member))
+    except BROKEN as error:
         raise Unfit(f"the inputs to warm up with cannot be read: {error}") from None
     return arrays
 

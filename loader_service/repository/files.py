@@ -26,6 +26,8 @@ PIN_BYTES = 4096
 WARM_UP_BYTES = 256 << 20
 """Most bytes of the inputs of one model."""
 PIECE = 1 << 20
+FOLDERS = ("its folder", "the folder of its name", "the repository")
+"""What is above a version's file: who can rename there decides which file it is."""
 
 
 class Unfit(Exception):
@@ -97,12 +99,13 @@ def _read(path: Path, most: int) -> bytes:
 def _open(path: Path, most: int) -> io.BufferedReader:
     """Open a file that only the operator can have written; raises Unfit."""
     try:
-        file = path.open("rb")
+        file = open(path, "rb", opener=_opened)  # noqa: PTH123 - Path.open takes no opener
     except OSError as error:
         raise Unfit(f"{path.name} cannot be read: {error.strerror or error}") from None
     try:
         state = os.fstat(file.fileno())
-        for what, checked in ((path.name, state), ("its folder", path.parent.stat())):
+        folders = zip(FOLDERS, path.parents, strict=False)
+        for what, checked in ((path.name, state), *((what, at.stat()) for what, at in folders)):
             if checked.st_uid not in (0, os.geteuid()) or checked.st_mode & stat.S_IWOTH:
                 raise Unfit(f"others than root and the service's user may write to {what}")
         if not stat.S_ISREG(state.st_mode):
@@ -113,6 +116,11 @@ def _open(path: Path, most: int) -> io.BufferedReader:
         file.close()
         raise
     return file
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open without waiting for whoever may be at the other end of what is no file."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def _stamp(folder: Path) -> tuple[tuple[int, ...], ...]:

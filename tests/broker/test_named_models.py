@@ -23,7 +23,7 @@ from tests.support.memories import memories
 class Repository:
     """A repository that takes for bad what the test says."""
 
-    def __init__(self, folder: Path, **settings: int) -> None:
+    def __init__(self, folder: Path, **settings: float) -> None:
         self.folder = folder
         self.tried: list[str] = []
         self.bad: dict[str, Exception] = {}
@@ -43,7 +43,7 @@ class Repository:
         return [(item.name, item.number, item.content.size) for item in self.models.served()]
 
 
-def run(test: Callable[[Repository], Awaitable[None]], folder: Path, **settings: int) -> None:
+def run(test: Callable[[Repository], Awaitable[None]], folder: Path, **settings: float) -> None:
     """Run a test on a repository, which must let go of everything at its end."""
 
     async def whole() -> None:
@@ -134,6 +134,21 @@ def test_what_may_pass_is_tried_again_and_told_once(
         run(test, tmp_path)
 
 
+def test_a_fault_of_the_services_own_keeps_no_other_model_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(repository: Repository) -> None:
+        repository.bad["a:1"] = ZeroDivisionError("a fault")
+        put(tmp_path, "a", 1, b"1")
+        put(tmp_path, "b", 1, b"2")
+        assert await repository.look() == [("b", 1, 1)]
+        assert await repository.look() == [("b", 1, 1)]
+        assert repository.tried == ["a:1", "b:1"]
+        assert caplog.text.count("trying the model a:1 failed") == 1
+
+    run(test, tmp_path)
+
+
 def test_all_models_together_have_a_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test(repository: Repository) -> None:
         put(tmp_path, "a", 1, bytes(60))
@@ -161,8 +176,12 @@ def test_a_folder_that_is_away_takes_nothing_away(
         with pytest.raises(OSError, match="No such file"):
             await repository.look()
         assert (await repository.models.find("a", 0)).number == 1
+        while not caplog.text:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert caplog.text.count("the folder of models cannot be read") == 1  # and not each time
 
-    run(test, folder)
+    run(test, folder, repository_seconds=0.01)
 
 
 def test_without_a_folder_there_are_none() -> None:

@@ -57,6 +57,34 @@ def test_an_archive_that_grows_is_refused() -> None:
         read_arrays(b"no archive", 1_000_000)
 
 
+@given(st.integers(0, 10_000), st.integers(0, 255), st.booleans())
+def test_a_damaged_archive_is_read_or_refused(place: int, value: int, compressed: bool) -> None:
+    archive = io.BytesIO()
+    save = np.savez_compressed if compressed else np.savez
+    save(archive, x=np.arange(100, dtype=np.float32) * np.pi)
+    data = bytearray(archive.getvalue())
+    data[place % len(data)] = value
+    try:
+        read_arrays(bytes(data), 1 << 20)
+    except Unfit as error:
+        assert "the inputs to warm up with" in str(error)
+
+
+def test_a_stream_that_is_none_and_other_compressions_are_refused() -> None:
+    archive = io.BytesIO()
+    np.savez_compressed(archive, x=np.arange(100))
+    data = bytearray(archive.getvalue())
+    data[data.index(b"x.npy") + 30] ^= 0xFF
+    data[data.index(b"x.npy") + 25] ^= 0xFF
+    with pytest.raises(Unfit, match="cannot be read"):
+        read_arrays(bytes(data), 1 << 20)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as members:
+        members.writestr("x.npy", b"")
+    with pytest.raises(Unfit, match="x.npy is not compressed as NumPy does it"):
+        read_arrays(archive.getvalue(), 1 << 20)
+
+
 def header(text: str) -> bytes:
     """An array with that header and no elements."""
     return MAGIC + b"\x01\x00" + struct.pack("<H", len(text)) + text.encode()

@@ -95,6 +95,12 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
     folder.chmod(0o757)
     assert reason() == "others than root and the service's user may write to its folder"
     folder.chmod(0o755)
+    folder.parent.chmod(0o757)
+    assert reason().endswith("service's user may write to the folder of its name")
+    folder.parent.chmod(0o755)
+    tmp_path.chmod(0o707)
+    assert reason().endswith("service's user may write to the repository")
+    tmp_path.chmod(0o700)
     if os.geteuid() == 0:
         os.chown(folder / MODEL, 1234, -1)
         assert reason() == f"others than root and the service's user may write to {MODEL}"
@@ -102,3 +108,6 @@ def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
     assert reason() == f"{MODEL} cannot be read: No such file or directory"
     (folder / MODEL).mkdir()
     assert reason() == f"{MODEL} cannot be read: Is a directory"
+    (folder / MODEL).rmdir()
+    os.mkfifo(folder / MODEL)  # which nobody writes to: it is not waited for
+    assert reason() == f"{MODEL} is no file"
