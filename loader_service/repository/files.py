@@ -99,7 +99,7 @@ def _read(path: Path, most: int) -> bytes:
 def _open(path: Path, most: int) -> io.BufferedReader:
     """Open a file that only the operator can have written; raises Unfit."""
     try:
-        file = open(path, "rb", opener=_opened)  # noqa: PTH123 - Path.open takes no opener
+        file = open(path, "rb", opener=_opened)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise Unfit(f"{path.name} cannot be read: {error.strerror or error}") from None
     try:
