@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from loader_service.broker.tcp_settings import Credentials, Tcp
 from loader_service.devices.catalogue import enabled_devices
 from model_loader_wire import shared_limits
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
@@ -60,6 +61,12 @@ NOT_NEGATIVE = (
 STDERR_BYTES_PER_SECOND = 256 << 10
 
 
+OF_CERTIFICATES = ("dns:", "uri:", "email:", "cn:")
+"""What the names of clients begin with that a certificate names: by a subject alternative name, or,
+where it has none of any kind, by its subject's common name."""
+OF_TOKENS = "token:"
+"""What the names of clients begin with that have a token."""
+
 SERVICE_POLICY = "service"
 """The name of the policy that the service's own values make."""
 
@@ -75,6 +82,10 @@ class Policy:
     """Groups whose members it is for."""
     members: frozenset[int] = frozenset()
     """The users of those groups when they were last looked up."""
+    certificates: frozenset[str] = frozenset()
+    """Clients of the TCP port whom it is for, by what their certificates name; see `Settings`."""
+    tokens: frozenset[str] = frozenset()
+    """Clients of the TCP port whom it is for, by the names of their tokens."""
     limits: Limits = DEFAULT_LIMITS
     """Upper bounds for every load; a caller may lower them."""
     operators: str = "standard"
@@ -146,6 +157,10 @@ class Settings(SharedLimits):
     """Bytes of those models together: each that serves is held in memory."""
     policies: tuple[Policy, ...] = ()
     """What holds for other users, of whom each may attach; see `policy_of`."""
+    tcp: Tcp = field(default_factory=Tcp)
+    """The port for programs of other machines; by default there is none."""
+    credentials: Credentials | None = None
+    """What its files held when the configuration was read."""
     log_level: str = "info"
     """The least important that is logged: a name in `LOG_LEVELS`."""
     log_format: str = "text"
@@ -231,9 +246,14 @@ class Settings(SharedLimits):
         return own.union(*of_policies)
 
     @property
+    def clients(self) -> frozenset[str]:
+        """Who may come by TCP: the names of certificates (``dns:…``) and tokens (``token:…``)."""
+        return frozenset[str]().union(*map(clients_of, self.policies))
+
+    @property
     def shares(self) -> int:
-        """Into how many parts is cut what the users who may attach share equally."""
-        return min(len(self.users), MOST_SHARES)
+        """Into how many parts is cut what the users and clients who may attach share equally."""
+        return min(len(self.users) + len(self.clients), MOST_SHARES)
 
     def policy_of(self, uid: int) -> Policy | None:
         """Return the policy that holds for a user, or None for one who may not attach.
@@ -250,6 +270,10 @@ class Settings(SharedLimits):
                 return policy
         return self.own_policy() if uid == os.geteuid() else None
 
+    def policy_of_client(self, name: str) -> Policy | None:
+        """Return what holds for a client of the TCP port, or None for one who may not come in."""
+        return next((policy for policy in self.policies if name in clients_of(policy)), None)
+
     def own_policy(self, *, embedder: bool = False) -> Policy:
         """Return what holds for those for whom no policy was written."""
         return Policy(
@@ -260,6 +284,11 @@ class Settings(SharedLimits):
             embedder=embedder,
             devices=self.devices,
         )
+
+
+def clients_of(policy: Policy) -> frozenset[str]:
+    """Return the clients of the TCP port whom a policy is for, by their names."""
+    return policy.certificates | {f"{OF_TOKENS}{name}" for name in policy.tokens}
 
 
 def complete(limits: Limits) -> Limits:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from loader_service.broker.settings import Policy, Settings, complete
+from loader_service.broker.settings import Policy, Settings, clients_of, complete
+from loader_service.broker.tcp_settings import Tcp
 from loader_service.configuration.accounts import members_of, name_of
+from loader_service.configuration.credentials import read_credentials, table_is_sound
 from loader_service.configuration.default_policy import default_policies
 from loader_service.configuration.mistakes import DEFAULT, Keys, Place
-from loader_service.configuration.schema import LIMITS, POLICY, SERVICE, SERVICE_NAMES, SHARED
+from loader_service.configuration.schema import LIMITS, POLICY, SERVICE, SERVICE_NAMES, SHARED, TCP
 from loader_service.configuration.values import Values
 from model_loader_wire.limits import Limits
 
@@ -26,6 +28,8 @@ def check_each(values: Values) -> None:
         try:
             if table == LIMITS:
                 Limits(**{field: given.value})
+            elif table == TCP:
+                Tcp(**{field: given.value})
             elif table in (SERVICE, SHARED):
                 Settings(**{"directory": "", field: given.value})
         except (TypeError, ValueError) as error:
@@ -48,6 +52,8 @@ def build(values: Values, directory: str) -> Settings:
     except ValueError as error:
         _wrong_together(values, str(error), (), DEFAULT)
         settings = Settings(directory=directory)
+    tcp = Tcp(**values.within(TCP))
+    settings = replace(settings, tcp=tcp, credentials=read_credentials(values, tcp))
     policies = tuple(_policies(values, settings))
     return replace(settings, policies=policies or default_policies())
 
@@ -55,19 +61,22 @@ def build(values: Values, directory: str) -> Settings:
 def _policies(values: Values, settings: Settings) -> Iterator[Policy]:
     """Yield the policies; what one does not say is what the service's own values say."""
     named: dict[int, str] = {}
+    of_clients: dict[str, str] = {}
     own = settings.own_policy()
     for number, place in enumerate(values.policies):
         keys: Keys = (POLICY, number)
         given, limits = values.within(*keys), values.within(*keys, LIMITS)
         name = given.pop("name", f"policy {number + 1}")
         uids, gids = (given.pop(what, frozenset()) for what in ("users", "groups"))
-        if not uids | gids and not _is_wrong(values, place):
-            values.wrong(place, "this policy is for nobody: it needs users or groups")
+        clients = (given.get(what, frozenset()) for what in ("certificates", "tokens"))
+        if not (uids | gids).union(*clients) and not _is_wrong(values, place):
+            reason = "it needs users, groups, certificates or tokens"
+            values.wrong(place, f"this policy is for nobody: {reason}")
         for uid in sorted(uids & named.keys()):
             values.wrong(place, f"{name_of(uid)} has a policy already: {named[uid]!r}")
         named |= dict.fromkeys(uids, name)
         try:
-            yield replace(
+            policy = replace(
                 own,
                 name=name,
                 uids=uids,
@@ -78,6 +87,35 @@ def _policies(values: Values, settings: Settings) -> Iterator[Policy]:
             )
         except ValueError as error:
             _wrong_together(values, str(error), keys, place)
+            continue
+        for client in sorted(clients_of(policy) & of_clients.keys()):
+            values.wrong(place, f"{client} has a policy already: {of_clients[client]!r}")
+        of_clients |= dict.fromkeys(clients_of(policy), name)
+        if table_is_sound(values):
+            _check_clients(values, settings, policy, place)
+        yield policy
+
+
+def _check_clients(values: Values, settings: Settings, policy: Policy, place: Place) -> None:
+    """Note a policy that is for clients who cannot come in."""
+    tcp, credentials = settings.tcp, settings.credentials
+    if policy.certificates and (tcp.listen is None or tcp.client_ca is None):
+        reason = "nobody can show a certificate: see listen and client_ca in the table tcp"
+        values.wrong(_of_policy(values, place, "certificates"), reason)
+    if policy.tokens and (tcp.listen is None or tcp.tokens is None):
+        reason = "nobody can show a token: see listen and tokens in the table tcp"
+        values.wrong(_of_policy(values, place, "tokens"), reason)
+    elif credentials is not None:
+        for name in sorted(policy.tokens - {*credentials.tokens.values()}):
+            reason = f"there is no token {name!r} in {tcp.tokens}"
+            values.wrong(_of_policy(values, place, "tokens"), reason)
+
+
+def _of_policy(values: Values, policy: Place, name: str) -> Place:
+    """Return the place of a setting of that policy."""
+    written = f"{policy.name}.{name}"
+    found = (given.place for given in values.given.values() if given.place.name == written)
+    return next(found, policy)
 
 
 def _is_wrong(values: Values, policy: Place) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from loader_service.broker.settings import OF_CERTIFICATES
 from loader_service.configuration.accounts import gid_of, uid_of
 from loader_service.configuration.nearest import nearest
 
@@ -206,8 +207,27 @@ def digest_of(value: object) -> bytes:
     return bytes.fromhex(value)
 
 
+def client_of(value: object) -> str:
+    """Take what a certificate names, with its kind before it; raises ValueError."""
+    kinds = ", ".join(OF_CERTIFICATES)
+    if not _is_name(value) or not isinstance(value, str) or not value.startswith(OF_CERTIFICATES):
+        raise ValueError(f"{said(value)} must begin with one of {kinds}")
+    if value in OF_CERTIFICATES or "*" in value:
+        raise ValueError(f"{said(value)} names nobody: a name is the whole name")
+    return value
+
+
+def token_of(value: object) -> str:
+    """Take the name of a token; raises ValueError."""
+    if not _is_name(value) or not isinstance(value, str):
+        raise ValueError(f"{said(value)} is no name of a token")
+    return value
+
+
 USERS = Several("users (names or uids)", uid_of)
 GROUPS = Several("groups (names or gids)", gid_of)
+CERTIFICATES = Several("certificates' names", client_of)
+TOKENS = Several("tokens' names", token_of)
 DIGESTS = Several("SHA-256 digests", digest_of)
 
 

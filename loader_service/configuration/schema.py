@@ -18,9 +18,12 @@ from loader_service.broker.settings import (
     Policy,
     Settings,
 )
+from loader_service.broker.tcp_settings import Tcp
 from loader_service.configuration.kinds import (
+    CERTIFICATES,
     DIGESTS,
     GROUPS,
+    TOKENS,
     USERS,
     Choice,
     Flag,
@@ -36,6 +39,7 @@ from model_loader_wire.limits import DEFAULT_LIMITS, Limits
 from model_loader_wire.shared_limits import SHARED_LIMITS, SharedLimits
 
 SERVICE, LIMITS, SHARED, POLICY = "service", "limits", "shared_limits", "policy"
+TCP = "tcp"
 
 CHOICES = {
     "runtime": RUNTIMES,
@@ -51,9 +55,9 @@ WRITTEN_AS = {
     "metrics_gid": "metrics_group",
 }
 """Settings whose names tell what becomes of what is written."""
-NESTED = frozenset({"limits", "policies"})
-"""Fields of the settings that have tables of their own."""
-OF_POLICIES = frozenset({"name", "uids", "gids", "members", "limits"})
+NESTED = frozenset({"limits", "policies", "tcp", "credentials"})
+"""Fields of the settings that have tables, or files, of their own."""
+OF_POLICIES = frozenset({"name", "uids", "gids", "members", "certificates", "tokens", "limits"})
 """Fields of a policy that are written otherwise."""
 
 PLAIN: Mapping[object, Kind] = {
@@ -111,6 +115,7 @@ TABLES: Mapping[str, Mapping[str, Kind]] = {
     SERVICE: kinds_of(Settings, SERVICE_NAMES),
     LIMITS: LIMIT_KINDS,
     SHARED: kinds_of(SharedLimits, {name: name for name in SHARED_LIMITS}),
+    TCP: kinds_of(Tcp, {field.name: field.name for field in fields(Tcp)}),
 }
 """Every table but those of policies."""
 
@@ -118,6 +123,8 @@ POLICY_KINDS: Mapping[str, Kind] = {
     "name": Text(),
     "users": USERS,
     "groups": GROUPS,
+    "certificates": CERTIFICATES,
+    "tokens": TOKENS,
     **kinds_of(
         Policy,
         {field.name: field.name for field in fields(Policy) if field.name not in OF_POLICIES},

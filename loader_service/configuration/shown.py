@@ -20,6 +20,7 @@ from loader_service.configuration.schema import (
     SERVICE_NAMES,
     SHARED,
     TABLES,
+    TCP,
 )
 
 FIELDS = {written: name for name, written in SERVICE_NAMES.items()}
@@ -33,6 +34,7 @@ def tables_of(configuration: Configuration) -> dict[str, Any]:
         SERVICE: {name: _plain(getattr(settings, FIELDS[name])) for name in TABLES[SERVICE]},
         LIMITS: {name: _plain(getattr(settings.limits, name)) for name in TABLES[LIMITS]},
         SHARED: {name: _plain(getattr(settings, name)) for name in TABLES[SHARED]},
+        TCP: {name: _plain(getattr(settings.tcp, name)) for name in TABLES[TCP]},
         POLICY: [_policy(policy) for policy in settings.policies],
     }
 

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from loader_service.broker.settings import Policy, Settings
-from loader_service.configuration import accounts, default_policy
+from loader_service.configuration import accounts, building, default_policy
 from loader_service.configuration.configuration import Configuration, configure
 from loader_service.configuration.kinds import Ordered
 from loader_service.configuration.mistakes import ConfigurationError, Keys
@@ -128,7 +128,8 @@ threads = 0
         "FILE:13: limits.load_seconds: must be above zero, not nan",
         "FILE:15: shared_limits.total_processes: must be a whole number, not 1.5",
         "FILE:16: servcie: there is no such setting; did you mean 'service'?",
-        "FILE:17: policy[1]: this policy is for nobody: it needs users or groups",
+        "FILE:17: policy[1]: this policy is for nobody: it needs users, groups, "
+        "certificates or tokens",
         "FILE:20: policy[2].user: there is no such setting; did you mean 'users'?",
         "FILE:21: policy[2].allowed_sha256: '12' is no SHA-256 (64 hexadecimal digits); 'AB' is no "
         "SHA-256 (64 hexadecimal digits)",
@@ -339,6 +340,8 @@ def test_the_example_has_every_setting_with_its_default(
     monkeypatch.setattr(accounts, "uid_of", lambda user: 1000)
     monkeypatch.setattr(pwd, "getpwnam", lambda name: account(name, 1000, 1000))
     monkeypatch.setattr(grp, "getgrnam", lambda name: grp.struct_group((name, "x", 50, [])))
+    # By default there is no port, and so nobody can come as the example's policy allows.
+    monkeypatch.setattr(building, "_check_clients", lambda *_: None)
     found = read(everything, tmp_path)
     settings = replace(found.settings, policies=())
     assert settings == Settings(directory="/run/model-loader")
