@@ -133,6 +133,7 @@ def _taken(
             size=size,
             load_seconds=time.monotonic() - started,
             limits=limits_from(reply.limits),
+            keeps_state=description.keeps_state,
         )
         isolation = isolation_from(reply.isolation)
         core = ModelCore(session, reply.model_id, description, isolation, report, label)

@@ -152,6 +152,7 @@ def description_from(message: pb.Description) -> ModelDescription:
                 "kernels": message.kernels,
                 "note": message.note,
                 "threads": message.threads,
+                "keeps_state": message.keeps_state,
                 "signatures": [
                     {
                         "name": signature.name,

@@ -88,6 +88,8 @@ class Report:
     """From the start of the upload to the model being ready, by the client's clock."""
     limits: Limits
     """The limits in force for this model."""
+    keeps_state: bool = False
+    """Whether answers may depend on the calls before: such a model cannot be replaced unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,15 @@ class ModelDescription:
     note: str = ""
     """Why the kernels are not the usual ones, if they are not."""
     threads: int = 1
+    keeps_state: bool = False
+    """Whether answers may depend on the calls before; a model of that kind cannot be replaced by
+    another load of it."""
     delegation: Delegation | None = None
     """Which device runs what; None for a model that no device was asked for."""
+
+    def with_state(self, keeps_state: bool) -> ModelDescription:
+        """Return the description of a model that keeps state, or keeps none."""
+        return replace(self, keeps_state=keeps_state)
 
     def with_delegation(self, delegation: Delegation | None) -> ModelDescription:
         """Return the description with another report on devices."""
@@ -104,6 +111,7 @@ def model_to_values(model: ModelDescription) -> dict[str, object]:
         "kernels": model.kernels,
         "note": model.note,
         "threads": model.threads,
+        "keeps_state": model.keeps_state,
         "signatures": [
             {
                 "name": signature.name,
@@ -169,6 +177,7 @@ def model_from_values(values: object) -> ModelDescription:
         kernels=_text(fields.get("kernels"), 100),
         note=_text(fields.get("note"), 1000),
         threads=_number(fields.get("threads")),
+        keeps_state=_yes_or_no(fields.get("keeps_state")),
         delegation=_delegation(fields.get("delegation")),
     )
 
@@ -188,6 +197,12 @@ def _mapping(values: object) -> Mapping[str, object]:
     if not isinstance(values, dict):
         raise BadDescription("an object was expected")
     return values
+
+
+def _yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadDescription("true or false was expected")
+    return value
 
 
 def _list(values: object, most: int) -> list[object]:

@@ -100,4 +100,5 @@ def description_to_message(model: ModelDescription) -> pb.Description:
         kernels=model.kernels,
         note=model.note,
         threads=model.threads,
+        keeps_state=model.keeps_state,
     )

@@ -38,7 +38,6 @@ from loader_service.worker.receiving import BrokerGone, IncomingModel, fill
 from loader_service.worker.saying import say, say_facts, say_failed
 from loader_service.worker.serving import LOOK_AFTER_NS, STDERR
 from model_loader_wire.causes import Failure
-from model_loader_wire.description import model_to_values
 from model_loader_wire.frames import BadFrame
 
 TURN_BYTES = 256 << 10
@@ -197,10 +196,9 @@ class Host:
     def _admit(self, number: int, arriving: _Arriving) -> Guest:
         """Make a model that has come whole a guest, and declare it."""
         go = arriving.go
-        model = open_model(self._runtime, arriving.model.whole(), go)
-        guest = Guest(model, self._channels[number], self._control, go, self._scratch)
-        fields = model_to_values(model.description)
-        say_facts(self._control, Message.LOADED, fields, NUMBER.pack(number))
+        opened = open_model(self._runtime, arriving.model.whole(), go)
+        guest = Guest(opened.model, self._channels[number], self._control, go, self._scratch)
+        say_facts(self._control, Message.LOADED, opened.declaration(), NUMBER.pack(number))
         return guest
 
     def _fail(self, number: int, failure: Failure) -> None:

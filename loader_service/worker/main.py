@@ -23,7 +23,6 @@ from loader_service.worker.receiving import BrokerGone, receive, receive_model
 from loader_service.worker.saying import say, say_delegation, say_facts, say_failed
 from loader_service.worker.serving import Serving, prepare_channel
 from model_loader_wire.causes import Cause, Failure
-from model_loader_wire.description import model_to_values
 
 CONTROL = 3
 CHANNEL = 4
@@ -109,9 +108,9 @@ def _live(
         cache = BrokerCache(control, go.cache_entry_bytes)
         if devices is not None and go.cache_entry_bytes:
             devices.cache = cache
-        loaded = open_model(runtime, model, go, devices)
+        opened = open_model(runtime, model, go, devices)
         cache.close()
-        say_facts(control, Message.LOADED, model_to_values(loaded.description))
+        say_facts(control, Message.LOADED, opened.declaration())
     except (BrokerGone, BadMessage, ConnectionError):
         raise
     except Exception as error:
@@ -122,8 +121,8 @@ def _live(
         heap.give_back_unused_end()
         told = None
         if devices is not None:
-            told = devices.tell_of(loaded, partial(say_delegation, control))
-        Serving(loaded, channels[0], control, go, told).run()
+            told = devices.tell_of(opened.model, partial(say_delegation, control))
+        Serving(opened.model, channels[0], control, go, told).run()
     return 0
 
 

@@ -42,7 +42,7 @@ def obey(refuse=()):
             said(FAILED, number, cause="failed", message="no", limit="", value=0, maximum=0)
         else:
             said(LOADED, number, signatures=[{"name": "", "inputs": [], "outputs": []}],
-                 runtime="", kernels="", note="", threads=1)
+                 runtime="", kernels="", note="", threads=1, keeps_state=False)
     elif kind == PING:
         say(PONG, payload + bytes(8 * 3))
     return kind

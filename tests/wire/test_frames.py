@@ -198,6 +198,7 @@ def test_description_there_and_back() -> None:
         "builtin",
         "why",
         2,
+        keeps_state=True,
     )
     assert model_from_values(model_to_values(model)) == model
 

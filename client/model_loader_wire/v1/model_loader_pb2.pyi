@@ -245,18 +245,20 @@ class LoadReply(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., sha256: _Optional[bytes] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., isolation: _Optional[_Union[Isolation, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("signatures", "runtime", "kernels", "note", "threads")
+    __slots__ = ("signatures", "runtime", "kernels", "note", "threads", "keeps_state")
     SIGNATURES_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     KERNELS_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_STATE_FIELD_NUMBER: _ClassVar[int]
     signatures: _containers.RepeatedCompositeFieldContainer[Signature]
     runtime: str
     kernels: str
     note: str
     threads: int
-    def __init__(self, signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ..., runtime: _Optional[str] = ..., kernels: _Optional[str] = ..., note: _Optional[str] = ..., threads: _Optional[int] = ...) -> None: ...
+    keeps_state: bool
+    def __init__(self, signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ..., runtime: _Optional[str] = ..., kernels: _Optional[str] = ..., note: _Optional[str] = ..., threads: _Optional[int] = ..., keeps_state: bool = ...) -> None: ...
 
 class Signature(_message.Message):
     __slots__ = ("name", "inputs", "outputs")

@@ -9,11 +9,12 @@ from loader_service.runtime.verifier.memory import check_memory
 from loader_service.runtime.verifier.operators import check_operators
 from loader_service.runtime.verifier.policy import PROFILES
 from loader_service.runtime.verifier.rules import check_rules
+from loader_service.runtime.verifier.state import keeps_state
 from loader_service.runtime.verifier.tensors import check_tensors
 
 
-def verify(model: bytes, *, operators: str = "standard", memory_bytes: int | None = None) -> None:
-    """Check a model before a runtime sees a byte of it.
+def verify(model: bytes, *, operators: str = "standard", memory_bytes: int | None = None) -> bool:
+    """Check a model before a runtime sees a byte of it; returns whether it keeps state.
 
     `operators`: the name of a profile in `policy`; `memory_bytes`: the worker's limit, if there is
     one. Raises InvalidModel for a file that breaks a rule, UnsupportedModel for what the profile
@@ -27,3 +28,4 @@ def verify(model: bytes, *, operators: str = "standard", memory_bytes: int | Non
     check_rules(read)
     if memory_bytes is not None:
         check_memory(read, memory_bytes)
+    return keeps_state(read)
