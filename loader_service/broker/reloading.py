@@ -37,10 +37,20 @@ class Reloading:
         task.add_done_callback(self._under_way.discard)
 
     async def _reload_and_tell(self, read: Read, done: Callable[[bool], None]) -> None:
-        done(await self.reload(read))
+        changed = False
+        try:
+            changed = await self.reload(read)
+        except Exception:
+            log.exception("reading the configuration again failed; it was not changed")
+        finally:
+            # Whoever asked for it waits for that.
+            done(changed)
 
     async def reload(self, read: Read) -> bool:
-        """Read, check and replace; with a mistake in it nothing changes. Returns whether it did."""
+        """Read, check and replace; with a mistake in it nothing changes. Returns whether it did.
+
+        Limits that were set meanwhile are what the configuration says again.
+        """
         async with self._turn:
             try:
                 # Users and groups may be asked for over a network.

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from loader_service.configuration.accounts import members_of
 from loader_service.configuration.kinds import Kind, said
 from loader_service.configuration.lines import lines_of
 from loader_service.configuration.mistakes import Keys, Place, dotted
@@ -33,6 +34,8 @@ def read_file(path: Path) -> Values:
         found = AT_LINE.fullmatch(str(error))
         line = int((found and found[2]) or text.count("\n") + 1)
         values.wrong(Place(str(path), line), f"this is no TOML: {found[1] if found else error}")
+    except RecursionError:
+        values.wrong(Place(str(path)), "its values are nested too deeply")
     except OSError as error:
         values.wrong(Place(str(path)), f"it cannot be read: {error.strerror or error}")
     except ValueError as error:
@@ -44,11 +47,11 @@ def read_file(path: Path) -> Values:
 
 def _text_of(path: Path) -> str:
     """Return the file's text; raises OSError, or ValueError for one that cannot be trusted."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_opened) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is no file")
-        if state.st_uid not in (0, os.geteuid()) or state.st_mode & stat.S_IWOTH:
+        if _others_may_write(state):
             raise ValueError(
                 "others than root and the service's user may write to it: they would decide what "
                 "this service allows"
@@ -60,6 +63,24 @@ def _text_of(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"this is no UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open without waiting for whoever may be at the other end of what is no file."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _others_may_write(state: os.stat_result) -> bool:
+    """Whether anybody but root and the service's user may; a group of its own has no others in it.
+
+    The group of the service's own account is that of its clients.
+    """
+    trusted = {0, os.geteuid()}
+    if state.st_uid not in trusted or state.st_mode & stat.S_IWOTH:
+        return True
+    return bool(
+        state.st_mode & stat.S_IWGRP and state.st_gid and members_of(state.st_gid) - trusted
+    )
 
 
 class _Reader:

@@ -175,7 +175,9 @@ def test_a_mistake_is_told_where_it_is(text: str, said: str, tmp_path: Path) -> 
     assert mistake.startswith(said)
 
 
-def test_a_file_that_cannot_be_trusted_or_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_trusted_or_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "config.toml"
 
     def refusal() -> str:
@@ -196,9 +198,23 @@ def test_a_file_that_cannot_be_trusted_or_read_is_refused(tmp_path: Path) -> Non
     if os.geteuid() == 0:
         os.chown(file, 1234, 0)
         assert "others than root and the service's user may write to it" in refusal()
+        os.chown(file, 0, 4321)
+    file.chmod(0o664)
+    people = [account("own", os.geteuid(), file.stat().st_gid)]
+    monkeypatch.setattr(pwd, "getpwall", lambda: people)
+    if file.stat().st_gid:
+        assert configure("/d", file).settings == Settings(directory="/d")
+        people.append(account("client", 1234, file.stat().st_gid))
+        assert "others than root and the service's user may write to it" in refusal()
+    file.write_bytes(b"a = " + b"[" * 100_000)
+    file.chmod(0o644)
+    assert "its values are nested too deeply" in refusal()
     file.unlink()
     file.mkdir()
     assert "cannot be read: Is a directory" in refusal()
+    file.rmdir()
+    os.mkfifo(file)  # which nobody writes to: it is not waited for
+    assert "it is no file" in refusal()
 
 
 def test_a_policy_takes_from_the_service_what_it_does_not_say(tmp_path: Path) -> None:
