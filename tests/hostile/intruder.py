@@ -184,19 +184,24 @@ def fill(directory: Path, known: Known) -> dict[str, Any]:
         }
 
 
-def main(directory: Path, uid: int, known: Known) -> None:
-    """Make every attempt and print what came of it."""
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
+def attempts(directory: Path, known: Known) -> dict[str, Any]:
+    """Make every attempt to use what is the victim's; returns what came of each."""
     with RawSession(directory, known["origin"]) as own:
-        result = {
+        return {
             "tokens": tokens(own, known),
             "their socket": their_socket(known),
             "models": models(own, (known["direct"], known["relayed"], NEVER, "")),
             "listed": own.models(),
             "process": process(known["worker_pid"]),
         }
+
+
+def main(directory: Path, uid: int, known: Known) -> None:
+    """Make every attempt, fill the origin up, and print what came of it."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    result = attempts(directory, known)
     result["filled"] = fill(directory, known)
     print(json.dumps(result))
 

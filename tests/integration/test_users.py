@@ -6,22 +6,19 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from loader_service.repository.files import MODEL
 from loader_service.writer import small
 from tests.cli.conftest import run_command
+from tests.integration.tenants import tenant
 from tests.repository.folders import put
-from tests.shared_models import REPOSITORY
 from tests.support.daemon import Daemon
 from tests.support.raw_client import HANG_SECONDS
 
@@ -48,39 +45,6 @@ isolation = "origin"
 allowed_sha256 = ["{hashlib.sha256(small.add(1)).hexdigest()}"]
 limits.models_per_origin = 3
 """
-
-
-class Tenant:
-    """A user's program, spoken to line by line."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.said = self._answer()
-
-    def do(self, line: str) -> Any:
-        """Have it do something; returns what it says of that."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-
-@contextmanager
-def tenant(daemon: Daemon, uid: int) -> Iterator[Tenant]:
-    """Run a user's program."""
-    with subprocess.Popen(
-        [*(sys.executable, "-m", "tests.integration.tenant"), str(daemon.directory), str(uid)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-    ) as process:
-        yield Tenant(process)
-        process.communicate(timeout=HANG_SECONDS)
 
 
 @pytest.fixture
