@@ -270,7 +270,7 @@ def floods(directory: Path) -> Report:
     }
     said: dict[str, Any] = {}
     for name, flood in kinds.items():
-        sent, end = 0, time.monotonic() + 3
+        sent, ended, end = 0, False, time.monotonic() + 3
         with Connection(path) as connection:
             # What comes back is read, as a client would: a full buffer must not be what stops it.
             words: list[str] = []
@@ -281,12 +281,12 @@ def floods(directory: Path) -> Report:
                     flood(connection)
                     sent += 1
             except (Ended, OSError):
-                pass
+                ended = True
             reader.join(1)
             with suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_RDWR)
             reader.join()
-            said[name] = [sent, *words]
+            said[name] = [sent, ended, *words]
     yield said
 
 

@@ -139,8 +139,10 @@ def test_floods_of_frames(daemon: Daemon, abused: Abused) -> None:
     with abused("floods") as abuser:
         honest(daemon)
         report = abuser.report()
-        sent, said = report["pings"]
-        assert "too_many_pings" in said
+        sent, ended, said = report["pings"]
+        assert ended
+        # The reason is lost if it does not fit in behind the answers that were not read yet.
+        assert "too_many_pings" in said or not said
         assert sent < 100_000
         honest(daemon)
 
