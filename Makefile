@@ -101,10 +101,19 @@ test-user: install ## as root: the isolation tests once more as an unprivileged 
 	$(PYTEST_AS_USER) $(TWO_AT_A_TIME) -m "isolation and not slow" tests
 
 .PHONY: test-slow
-test-slow: install ## what takes longer
-	$(PYTEST_AS_USER) $(TWO_AT_A_TIME) -m "isolation and slow" tests $(NONE_IS_FINE)
-	$(call on_second_runtime,slow)
+test-slow: test-slow-main test-slow-tflite test-slow-user ## what takes longer
+
+.PHONY: test-slow-main
+test-slow-main: install
 	$(PYTEST) $(TWO_AT_A_TIME) -m slow tests
+
+.PHONY: test-slow-tflite
+test-slow-tflite:
+	$(call on_second_runtime,slow)
+
+.PHONY: test-slow-user
+test-slow-user: install
+	$(PYTEST_AS_USER) $(TWO_AT_A_TIME) -m "isolation and slow" tests $(NONE_IS_FINE)
 
 # The pictures need one more package than the tests do.
 .venv/installed-bench: .venv/installed
