@@ -51,6 +51,7 @@ class DeviceOrder:
             "options": self.options.to_fields(),
             "device_preference": self.device_preference,
             "seconds": seconds,
+            "coarse": self.coarse,
         }
 
 

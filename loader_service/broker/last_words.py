@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 
 from loader_service.broker.settings import STDERR_BYTES_PER_SECOND
 from model_loader_wire.causes import printable
+
+log = logging.getLogger("model_loader.worker")
 
 KEPT = 4096
 """Bytes of tail."""
@@ -27,6 +30,7 @@ class LastWords:
         self._descriptor: int | None = descriptor
         self._tail = b""
         self._read = 0
+        self._hidden = False
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(descriptor, self._readable)
@@ -56,10 +60,18 @@ class LastWords:
         return bool(data)
 
     def text(self) -> str:
-        """Return the tail so far as safe text."""
+        """Return the tail so far as safe text; nothing if it is hidden."""
         if self._descriptor is not None:
             self._take()
-        return printable(self._tail.decode("utf-8", "replace").strip())
+        text = printable(self._tail.decode("utf-8", "replace").strip())
+        if not self._hidden:
+            return text
+        log.info("last words of a worker, which its caller is not told: %s", text)
+        return ""
+
+    def hide(self) -> None:
+        """Have nobody but the log hear them."""
+        self._hidden = True
 
     def close(self) -> None:
         """Stop reading."""

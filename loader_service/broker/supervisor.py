@@ -170,7 +170,11 @@ class Supervisor:
             return await self._spawn(Kind(owner, limits, go.threads), go)
         kind = Kind(owner, limits, go.threads, devices=devices.enabled)
         wish, entry_bytes = devices.wish(limits.load_seconds), devices.cache_entry_bytes
-        return await self._spawn(kind, replace(go, wish=wish, cache_entry_bytes=entry_bytes))
+        go = replace(go, wish=wish, cache_entry_bytes=entry_bytes)
+        worker = await self._spawn(kind, go)
+        if devices.coarse:
+            worker.hide_last_words()
+        return worker
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""

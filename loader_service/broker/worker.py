@@ -187,6 +187,10 @@ class Worker(Mortal):
         self.devices = devices
         self.answers = frozenset({Message.DELEGATION})
 
+    def hide_last_words(self) -> None:
+        """Let the log only have what it says in the end: that may name its devices."""
+        self._last_words.hide()
+
     def exchanges(self, exchange: Exchange) -> None:
         """Let the worker ask for things while it loads its model."""
         self._control.exchange = exchange

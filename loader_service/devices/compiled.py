@@ -23,13 +23,18 @@ from loader_service.devices.device import (
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.partition import Partition
 from loader_service.devices.plan import Plan, Wish
-from loader_service.runtime.failures import ModelFailed
+from loader_service.runtime.failures import ModelFailed, RuntimeFailure
 from loader_service.runtime.kernels import Kernels
 from loader_service.runtime.native import NativeInterpreter
 
 
 class DeviceFailed(ModelFailed):
     """A device failed, and nothing may stand in for it."""
+
+
+def as_told(failure: RuntimeFailure, *, coarse: bool) -> RuntimeFailure:
+    """What the caller is told of a device's failure: `coarse`, not whose it was."""
+    return DeviceFailed("a device failed") if coarse else failure
 
 
 @dataclass(slots=True)
@@ -95,7 +100,8 @@ class CompiledPlan:
             try:
                 executable = item.device.compile(item.partition, compilation)
             except DeadlineMissed as error:
-                raise DeviceFailed(f"{item.device.name} was too late: {error}") from None
+                late = DeviceFailed(f"{item.device.name} was too late: {error}")
+                raise as_told(late, coarse=wish.coarse) from None
             except DeviceError as error:
                 what = f"{item.device.name} did not compile {len(item.partition.nodes)} operators"
                 if wish.named:

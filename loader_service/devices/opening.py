@@ -78,7 +78,7 @@ class OpenDevices:
             assert isinstance(opened, InterpreterModel)
             return opened
 
-        return PlacedModel(opening, compiled, named=wanted.named)
+        return PlacedModel(opening, compiled, named=wanted.named, coarse=wanted.coarse)
 
     def tell_of(
         self, model: LoadedModel, tell: Callable[[Delegation], None]

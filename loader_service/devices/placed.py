@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from loader_service.devices.compiled import CompiledPlan
+from loader_service.devices.compiled import CompiledPlan, as_told
 from loader_service.devices.device import DeadlineMissed
 from loader_service.devices.reporting import report
 from loader_service.runtime.engine import OutputTensor, Placement, SteadyRun
@@ -31,14 +31,18 @@ _Strings = tuple[tuple[int, ...], Sequence[bytes]]
 class PlacedModel:
     """A loaded model; see `LoadedModel`."""
 
-    def __init__(self, opening: Opening, compiled: CompiledPlan, *, named: bool) -> None:
+    def __init__(
+        self, opening: Opening, compiled: CompiledPlan, *, named: bool, coarse: bool = False
+    ) -> None:
         """Open the model on its devices, else on the CPU; `named`: on nothing else than those.
 
+        `coarse`: see `Wish.coarse`.
         Raises what `opening` raises where the CPU cannot run the model either.
         """
         self._opening = opening
         self._compiled = compiled
         self._may_stand_in = not named
+        self._coarse = coarse
         self._failures = 0
         self._cpu: InterpreterModel | None = None
         self._from_cpu = False
@@ -86,7 +90,7 @@ class PlacedModel:
         if self._compiled.model.stateless:
             self._leave_out(first, {item.device.name for item in self._compiled.failed()})
             return self._model.prepare_inputs(signature, shapes)
-        raise first
+        raise as_told(first, coarse=self._coarse)
 
     def set_strings(
         self, signature: int, position: int, dimensions: tuple[int, ...], values: Sequence[bytes]
@@ -134,10 +138,11 @@ class PlacedModel:
 
     def stand_in(self, signature: int, failure: RuntimeFailure) -> None:
         """Answer from the CPU what a device failed at; raises `failure` where that may not be."""
-        if not self._is_devices(failure) or not self._compiled.model.stateless:
+        if not self._is_devices(failure):
             raise failure
-        if any(isinstance(item.failure, DeadlineMissed) for item in self._compiled.partitions):
-            raise failure
+        late = any(isinstance(item.failure, DeadlineMissed) for item in self._compiled.partitions)
+        if late or not self._compiled.model.stateless:
+            raise as_told(failure, coarse=self._coarse)
         shapes = self._shapes[signature]
         given = [
             None if view is None else bytes(view)
@@ -152,10 +157,10 @@ class PlacedModel:
             self._cpu = None
             self._run(self._model, signature, shapes, given)
             return
-        except RuntimeFailure:
+        except RuntimeFailure as own:
             # The CPU fails at it, too: it is the model's own doing.
             self._cpu = None
-            raise failure from None
+            raise own from None
         self._from_cpu = True
         self._failures += 1
         self._say(f"{_listed(names)} failed in a run, the CPU answered: {failure}")

@@ -50,6 +50,8 @@ class Wish:
     """``"gpu"`` takes devices of that type only, beside the CPU; it never fails for want of one."""
     seconds: float | None = None
     """What is left for the load: the deadline for compiling."""
+    coarse: bool = False
+    """Whether the caller may learn nothing of the devices, from messages neither."""
 
     @property
     def preference(self) -> Preference:
@@ -72,13 +74,14 @@ class Wish:
             "options": self.options.to_fields(),
             "device_preference": self.device_preference,
             "seconds": self.seconds,
+            "coarse": self.coarse,
         }
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_fields` wrote."""
         options = DeviceOptions.from_fields(fields["options"])
-        return cls(options, fields["device_preference"], fields["seconds"])
+        return cls(options, fields["device_preference"], fields["seconds"], fields["coarse"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,12 @@ def test_a_named_device_is_opened_alone() -> None:
 def test_a_preference_for_gpus_never_fails() -> None:
     order = device_order(POLICY, OWN, header(device_preference="gpu"))
     assert order is not None
-    assert order.wish(5.0) == {"options": {}, "device_preference": "gpu", "seconds": 5.0}
+    assert order.wish(5.0) == {
+        "options": {},
+        "device_preference": "gpu",
+        "seconds": 5.0,
+        "coarse": False,
+    }
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,10 @@ static int invoke(Context *context, Node *node) {
   if (has_fault(settings, "hang"))
     for (;;) ;
   if (has_fault(settings, "crash")) *(volatile int *)8 = 1;
-  if (has_fault(settings, "abort")) abort();
+  if (has_fault(settings, "abort")) {
+    fputs("the little delegate gives up\n", stderr);
+    abort();
+  }
   if (has_fault(settings, "socket")) socket(AF_INET, SOCK_STREAM, 0);
   if (has_fault(settings, "fork") && fork() == 0) _exit(0);
   if (has_fault(settings, "late-size"))

@@ -47,10 +47,11 @@ class Case:
         runtime: InterpreterRuntime,
         operators: list[str] | bytes,
         *devices: Device,
+        coarse: bool = False,
         **asked: Any,
     ) -> None:
         self.data = chain(operators) if isinstance(operators, list) else operators
-        self.wish = Wish(DeviceOptions(**asked))
+        self.wish = Wish(DeviceOptions(**asked), coarse=coarse)
         self.view = read_view(self.data)
         self.cpus = [CpuDevice(name, runtime.library) for name in ("reference", "xnnpack")]
         self.plan: Plan = make_plan(self.view, [*devices, *self.cpus], self.wish)
@@ -64,7 +65,7 @@ class Case:
             self.opened += 1
             return self.runtime.load(self.data, threads=1, memory_bytes=None, placement=placement)
 
-        return PlacedModel(opening, self.compiled, named=self.wish.named)
+        return PlacedModel(opening, self.compiled, named=self.wish.named, coarse=self.wish.coarse)
 
 
 def run(model: PlacedModel, x: np.ndarray[Any, Any] = X) -> np.ndarray[Any, Any]:
@@ -162,14 +163,19 @@ def test_a_named_device_must_compile(runtime: InterpreterRuntime) -> None:
         Case(runtime, SPLIT, device, accelerator_name="numpy")
 
 
-def test_a_compilation_that_is_late_is_tried_nowhere_else(runtime: InterpreterRuntime) -> None:
+@pytest.mark.parametrize(
+    ("coarse", "words"), [(False, "numpy was too late: time is over"), (True, "^a device failed$")]
+)
+def test_a_compilation_that_is_late_is_tried_nowhere_else(
+    runtime: InterpreterRuntime, coarse: bool, words: str
+) -> None:
     class Late(NumpyDevice):
         def compile(self, partition: Any, compilation: Any) -> Any:
             assert compilation.deadline is not None
             raise DeadlineMissed("time is over")
 
-    with pytest.raises(DeviceFailed, match="too late: time is over"):
-        Case(runtime, SPLIT, Late(), execution_preference="undefined")
+    with pytest.raises(DeviceFailed, match=words):
+        Case(runtime, SPLIT, Late(), coarse=coarse, execution_preference="undefined")
 
 
 def test_a_failed_run_is_answered_from_the_cpu(runtime: InterpreterRuntime) -> None:
@@ -247,19 +253,25 @@ def test_a_named_device_must_run(runtime: InterpreterRuntime) -> None:
     assert run(model).tobytes() == expected(SPLIT, X).tobytes()
 
 
-def test_a_model_with_state_gets_no_second_answer(runtime: InterpreterRuntime) -> None:
+@pytest.mark.parametrize(
+    ("coarse", "words"),
+    [(False, "numpy could not run: NumPy is tired"), (True, "^a device failed$")],
+)
+def test_a_model_with_state_gets_no_second_answer(
+    runtime: InterpreterRuntime, coarse: bool, words: str
+) -> None:
     class Greedy(NumpyDevice):
         def supported_operations(self, model: ModelView) -> list[Verdict]:
             return [Verdict(node.operator == "ADD") for node in model.nodes]
 
     device = Greedy(failures=1)
-    case = Case(runtime, counter(), device, execution_preference="undefined")
+    case = Case(runtime, counter(), device, coarse=coarse, execution_preference="undefined")
     assert not case.view.stateless
     model = case.open()
     (view,) = model.prepare_inputs(0, [(1,)])
     assert view is not None
     view[:] = np.ones(1, np.float32).tobytes()
-    with pytest.raises(ModelFailed):
+    with pytest.raises(ModelFailed, match=words):
         model.invoke(0)
 
 
