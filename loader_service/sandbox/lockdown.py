@@ -25,6 +25,7 @@ from loader_service.sandbox import (
     seccomp,
 )
 from loader_service.sandbox.empty_root import RootFile
+from loader_service.sandbox.granted_calls import OWN_FILE
 from loader_service.sandbox.layers import MINIMUM, Layer
 from loader_service.sandbox.resource_limits import ResourceLimits
 from loader_service.sandbox.syscall_tables import host_architecture
@@ -117,7 +118,8 @@ def lock_down(
     """Give up everything this process does not need, for good; seccomp comes last.
 
     What its devices are granted stays: the sets of system calls `granted`, and reading the file
-    that the descriptor `file` writes.
+    that the descriptor `file` writes. Without that file the calls for it are not granted either:
+    where the host gave no empty root, they would open the host's files.
 
     For the worker itself, in its only thread. Layers that `enter_namespaces` enters are ignored
     here. Raises `ValueError` when `wanted` leaves out one of `MINIMUM`, `RuntimeError` when there
@@ -128,7 +130,8 @@ def lock_down(
         raise ValueError(f"a worker cannot do without {', '.join(sorted(missing))}")
     if not process.is_single_threaded():
         raise RuntimeError("a worker is locked down while it has one thread")
-    program = _filter(tuple(granted)).for_process(os.getpid())
+    calls = tuple(name for name in granted if file is not None or name != OWN_FILE)
+    program = _filter(calls).for_process(os.getpid())
     steps = _Steps(wanted)
     steps.take(Layer.CAPABILITIES, capabilities.drop_all)
     steps.take(Layer.NO_NEW_PRIVILEGES, process.set_no_new_privileges)

@@ -154,6 +154,19 @@ def test_a_process_that_is_locked_down_with_it_reads_and_writes_it() -> None:
     assert found[2] == "EACCES" or isinstance(found[2], int)
 
 
+def test_where_no_root_could_be_given_the_hosts_files_stay_closed() -> None:
+    def work() -> object:
+        # A host that refuses ordinary users their namespaces, and has no Landlock.
+        layers = PROCESS_LAYERS - {Layer.LANDLOCK}
+        lockdown.lock_down(layers, ResourceLimits(descriptors=512), granted=[OWN_FILE])
+        return [
+            outcome_of(lambda: os.open("/etc/passwd", os.O_RDONLY)),
+            outcome_of(lambda: os.stat("/etc/passwd").st_size),
+        ]
+
+    assert in_child(work).result() == ["EACCES", "EACCES"]
+
+
 def test_a_process_without_it_writes_no_file() -> None:
     def work() -> object:
         lockdown.lock_down(PROCESS_LAYERS, ResourceLimits())
