@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +20,7 @@ from loader_service.sandbox.layers import PROCESS_LAYERS, Layer
 from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import ResourceLimits
 from tests.sandbox.sandboxed import CHILD_REPORT, Ending, become_ordinary, in_child
+from tests.shared_models import REPOSITORY
 from tests.support.host import user_namespaces_usable
 
 FILE_BYTES = 256 << 20
@@ -32,6 +35,23 @@ def need_openvino() -> None:
     except DeviceMissing as error:
         pytest.skip(str(error))
     if not user_namespaces_usable():
+        pytest.skip("this host refuses user namespaces to this user")
+
+
+def need_openvino_in_a_service() -> None:
+    """As `need_openvino`, for a process that has threads of gRPC's.
+
+    Nothing is imported, and another process asks the host.
+    """
+    try:
+        grants_of(Enabled(OPENVINO))
+    except DeviceMissing as error:
+        pytest.skip(str(error))
+    program = (
+        "import sys; from tests.support.host import user_namespaces_usable as usable; "
+        "sys.exit(not usable())"
+    )
+    if subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode:
         pytest.skip("this host refuses user namespaces to this user")
 
 

@@ -82,9 +82,19 @@ def call(model: InterpreterModel, inputs: Sequence[Array], signature: int = 0) -
 class Plain:
     """The plain library in this process, called as its own users call it."""
 
-    def __init__(self, runtime: InterpreterRuntime, model: bytes, threads: int = 1) -> None:
+    def __init__(
+        self, runtime: InterpreterRuntime, model: bytes, threads: int = 1, *, builtin: bool = False
+    ) -> None:
+        """Open the model; `builtin`: with the built-in kernels alone, without XNNPACK."""
         self._library = importlib.import_module(f"{_PACKAGES[runtime.name]}.interpreter")
-        self._interpreter = self._library.Interpreter(model_content=model, num_threads=threads)
+        resolver = self._library.OpResolverType
+        self._interpreter = self._library.Interpreter(
+            model_content=model,
+            num_threads=threads,
+            experimental_op_resolver_type=(
+                resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES if builtin else resolver.AUTO
+            ),
+        )
         self._interpreter.allocate_tensors()
 
     def call(self, inputs: Sequence[Array]) -> list[Answer]:
