@@ -72,6 +72,9 @@ class AdminGate:
             await _join(reader, writer, await self._inner(uid))
         except OSError as error:
             log.info("a connection to the admin socket ended: %s", error)
+        except asyncio.CancelledError:
+            # By `stop`. asyncio would take it for a fault of this task, and log that.
+            return
         finally:
             self._connections.discard(task)
             writer.close()

@@ -201,6 +201,8 @@ def test_the_gate_takes_so_many_connections_and_ends_them(
         return reader, writer
 
     async def test() -> None:
+        faults: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         inner = str(short_folder / "inner")
         server = await asyncio.start_unix_server(echo, inner)
 
@@ -223,6 +225,8 @@ def test_the_gate_takes_so_many_connections_and_ends_them(
         server.close()
         for _, writer in (first, second, third):
             writer.close()
+        await asyncio.sleep(0)
+        assert faults == []
 
     asyncio.run(asyncio.wait_for(test(), HANG_SECONDS))
 
