@@ -20,6 +20,12 @@ VERDICT_SECONDS = 2.0
 """How long the service may take to find out why a worker ended."""
 
 
+def _with_the_model(error: ModelLoaderError) -> ModelLoaderError:
+    """Say in an error that the model is lost with it."""
+    error.model_lost = True
+    return error
+
+
 class LosableModel:
     """A model as far as it can be lost; the service alone judges why."""
 
@@ -90,7 +96,7 @@ class LosableModel:
         detail = f"the deadline passed before {what} ended, so the worker was ended"
         self._lose(Lost(Cause.TIMEOUT, detail))
         yield from self._tell_closed(deadline_passed=True)
-        raise TimeoutError(f"{detail}; the model is lost")
+        raise _with_the_model(TimeoutError(f"{detail}; the model is lost"))
 
     def _lose_by_ending(self) -> Steps[None]:
         if self.closed:
@@ -102,7 +108,7 @@ class LosableModel:
         failure = Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {fault}")
         self._lose(Lost(failure.cause, failure.message))
         yield from self._tell_closed(deadline_passed=False)
-        raise from_failure(failure)
+        raise _with_the_model(from_failure(failure))
 
     def _find_verdict(self) -> Steps[ModelLoaderError]:
         """Ask the judge why the worker ended, and note it; gives the error for a waiting caller."""
@@ -121,7 +127,7 @@ class LosableModel:
         self._lose(Lost(failure.cause, failure.message))
         if not state.lost:
             yield from self._tell_closed(deadline_passed=False)
-        return from_failure(failure)
+        return _with_the_model(from_failure(failure))
 
     def _lose(self, lost: Lost) -> None:
         if self.lost is None:

@@ -164,8 +164,9 @@ def test_a_killed_worker_is_told_at_once_and_nobody_else_notices(road: ml.Connec
     loader = ml.MLModelLoader(ml.create_context(connection=road))
     with loader.load(small.add()) as other, loader.load(small.add()) as model:
         os.kill(model.isolation.worker_pid, signal.SIGKILL)
-        with pytest.raises(ml.OperationError, match="SIGKILL"):
+        with pytest.raises(ml.OperationError, match="SIGKILL") as caught:
             model.compute(ONE)
+        assert caught.value.model_lost
         assert model.lost is not None
         assert model.lost.reason == "killed"
         with pytest.raises(ml.InvalidStateError):
