@@ -212,12 +212,27 @@ def _open_at(
     return session
 
 
+def _have_room_made(
+    directory: Path, origin: str, broker: _embedded.EmbeddedBroker | None
+) -> Steps[None]:
+    """Attach for a moment: a service makes the room of a user who comes for the first time."""
+    pid = broker.pid if broker is not None else None
+    check_socket(directory / ATTACH_SOCKET)
+    attach: AttachConnection = yield InThread(partial(AttachConnection, directory, broker_pid=pid))
+    try:
+        yield InThread(partial(attach.hello, PROTOCOL_VERSION, origin))
+    finally:
+        attach.close()
+
+
 def _open_relayed(
     directory: Path, origin: str, broker: _embedded.EmbeddedBroker | None
 ) -> Steps[Session]:
     # Resolved once: who owns a link on the way could turn it elsewhere between check and use.
     path = directory.resolve() / f"uid-{os.geteuid()}" / "grpc.sock"
     check_directory(path.parents[1])
+    if not path.parent.exists():
+        yield from _have_room_made(directory, origin, broker)
     check_socket(path)
     yield InThread(partial(check_listener, path))
     yield Dial(_target(str(path)), "")

@@ -1,4 +1,4 @@
-"""One user of a shared service: ``python -m tests.integration.tenant DIRECTORY UID``.
+"""One user of a shared service: ``python -m tests.integration.tenant DIRECTORY UID [relayed]``.
 
 It becomes UID when it has imported everything, and says what limits it was given, or why it was
 refused. Then it does what each line of its input says and answers with a line of JSON:
@@ -129,7 +129,7 @@ def _without_end(model: ml.MLModel) -> None:
         model.compute(np.array([2**31 - 1], np.int32))
 
 
-def main(directory: str, uid: int) -> None:
+def main(directory: str, uid: int, *, relayed: bool) -> None:
     """Serve the lines of the input."""
     small.add(1)
     if uid != os.geteuid():
@@ -138,7 +138,7 @@ def main(directory: str, uid: int) -> None:
         os.setresuid(uid, uid, uid)
     connection: ml.Connection | None = None
     try:
-        connection = ml.connect(directory, origin=ORIGIN)
+        connection = ml.connect(directory, origin=ORIGIN, relay=relayed)
     except ml.ModelLoaderError as error:
         print(json.dumps(said_of(error)), flush=True)
     else:
@@ -154,4 +154,4 @@ def main(directory: str, uid: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), relayed="relayed" in sys.argv[3:])

@@ -44,10 +44,13 @@ class Tenant:
 
 
 @contextmanager
-def tenant(daemon: Daemon, uid: int) -> Iterator[Tenant]:
+def tenant(daemon: Daemon, uid: int, *words: str) -> Iterator[Tenant]:
     """Run a user's program."""
     with subprocess.Popen(
-        [*(sys.executable, "-m", "tests.integration.tenant"), str(daemon.directory), str(uid)],
+        [
+            *(sys.executable, "-m", "tests.integration.tenant"),
+            *(str(daemon.directory), str(uid), *words),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

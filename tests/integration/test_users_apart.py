@@ -61,6 +61,15 @@ def rows(said: dict[str, Any]) -> Counter[tuple[int, int]]:
     return Counter((row["user"], row["worker_pid"]) for row in json.loads(said["output"])["models"])
 
 
+def test_a_users_first_connection_may_be_a_relayed_one(daemon: Daemon) -> None:
+    """Whose room is made at the attach socket; a stranger learns why there is none."""
+    assert not (daemon.directory / f"uid-{FIRST}").exists()
+    with tenant(daemon, FIRST, "relayed") as first, tenant(daemon, STRANGER, "relayed") as stranger:
+        first.do("load 1")
+        assert first.do("compute") == [2]
+        assert stranger.said["error"] == "SecurityError"
+
+
 def test_ps_shows_a_user_their_own_rows_and_root_all(daemon: Daemon) -> None:
     with (
         tenant(daemon, FIRST) as first,
