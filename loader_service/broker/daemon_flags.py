@@ -60,8 +60,8 @@ NAMES = {
         "--device",
         "NAME",
         "a device that models may use beside the CPU's kernels, and what it needs of the sandbox: "
-        "openvino, or external:NAME=LIBRARY[,KEY=VALUE]... for a shared library with TensorFlow "
-        "Lite's external delegate; the first is preferred; repeatable",
+        "openvino, or external:NAME=LIBRARY[,/dev/NODE]...[,KEY=VALUE]... for a shared library "
+        "with TensorFlow Lite's external delegate; the first is preferred; repeatable",
     ),
 }
 """Settings that are lists of names."""

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, Self
 
-from loader_service.sandbox.granted_calls import EXECUTABLE_MEMORY, NUMA_IS_REFUSED, OWN_FILE
+from loader_service.sandbox.granted_calls import (
+    DEVICE_NODES,
+    EXECUTABLE_MEMORY,
+    NUMA_IS_REFUSED,
+    OWN_FILE,
+)
 from loader_service.sandbox.grants import NOTHING, Grants
 
 REFERENCE = "reference"
@@ -25,6 +31,9 @@ ALWAYS = (REFERENCE, XNNPACK)
 
 MOST_OPTIONS = 256
 """What TFLite's own loader of external delegates passes on at most."""
+
+MOST_NODES = 16
+DEVICE_DIRECTORY = "/dev/"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -43,6 +52,8 @@ class Enabled:
     """The shared library of an external one, an absolute path."""
     options: tuple[tuple[str, str], ...] = ()
     """Handed to an external one when it is created, in this order."""
+    nodes: tuple[str, ...] = ()
+    """Device nodes that its workers may open, by absolute paths."""
     disabled: str = ""
     """Why it is not used although it is enabled: what its self-test found."""
 
@@ -59,7 +70,8 @@ class Enabled:
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_fields` wrote."""
         options = tuple((str(key), str(value)) for key, value in fields["options"])
-        return cls(fields["name"], fields["library"], options, fields["disabled"])
+        nodes = tuple(map(str, fields["nodes"]))
+        return cls(fields["name"], fields["library"], options, nodes, fields["disabled"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +95,15 @@ def no_grants(enabled: Enabled) -> Grants:
 
 
 def library_is_there(enabled: Enabled) -> Grants:
-    """Say that a plain worker will do, which loads the library before its lock-down."""
+    """Say that a plain worker will do, but for device nodes: it loads the library before."""
     if not os.path.isfile(enabled.library):
         raise DeviceMissing(f"the library of {enabled.name} is not there: {enabled.library}")
-    return Grants()
+    for node in enabled.nodes:
+        if not _is_device_node(node):
+            raise DeviceMissing(f"{enabled.name} needs {node}, which is no device node here")
+    if not enabled.nodes:
+        return Grants()
+    return Grants(device_nodes=enabled.nodes, system_calls=(DEVICE_NODES,))
 
 
 def openvino_grants(enabled: Enabled) -> Grants:
@@ -103,6 +120,13 @@ def openvino_grants(enabled: Enabled) -> Grants:
         file="partition.tflite",
         tasks=8 + 2 * (os.cpu_count() or 1),
     )
+
+
+def _is_device_node(path: str) -> bool:
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 PARTITIONED = frozenset({"max_number_delegated_partitions", "min_nodes_per_partition"})
@@ -126,13 +150,18 @@ PREFERENCES = frozenset({"accelerator_name", "execution_preference"})
 
 
 def enabled_from_text(text: str) -> Enabled:
-    """Read ``NAME``, or ``external:NAME=LIBRARY[,KEY=VALUE]...``; raises ValueError."""
+    """Read ``NAME``, or ``external:NAME=LIBRARY[,/dev/NODE]...[,KEY=VALUE]...``.
+
+    Raises ValueError.
+    """
     name, _, value = text.partition("=")
-    library, *options = value.split(",")
+    library, *more = value.split(",")
+    nodes = tuple(item for item in more if item.startswith(DEVICE_DIRECTORY))
+    options = [item for item in more if item not in nodes]
     kind, colon, own = name.partition(":")
     if kind not in KINDS or (kind == EXTERNAL) != bool(colon):
         names = ", ".join(
-            f"{known}:NAME=LIBRARY[,KEY=VALUE]..." if known == EXTERNAL else known
+            f"{known}:NAME=LIBRARY[,/dev/NODE]...[,KEY=VALUE]..." if known == EXTERNAL else known
             for known in KINDS
         )
         raise ValueError(f"no device is called {name!r}; there are {names}")
@@ -146,13 +175,18 @@ def enabled_from_text(text: str) -> Enabled:
         )
     if len(options) > MOST_OPTIONS:
         raise ValueError(f"device {name!r} has {len(options)} options, more than {MOST_OPTIONS}")
+    for node in nodes:
+        if os.path.normpath(node) != node or "\0" in node:
+            raise ValueError(f"a device node of device {name!r} must be a plain path, not {node!r}")
+    if len(set(nodes)) != len(nodes) or len(nodes) > MOST_NODES:
+        raise ValueError(f"device {name!r} needs each node once, and at most {MOST_NODES}")
     pairs = []
     for option in options:
         key, equals, setting = option.partition("=")
         if not key or not equals or "\0" in option:
             raise ValueError(f"an option of device {name!r} must be KEY=VALUE, not {option!r:.100}")
         pairs.append((key, setting))
-    return Enabled(name, library, tuple(pairs))
+    return Enabled(name, library, tuple(pairs), nodes)
 
 
 def enabled_devices(texts: Iterable[str]) -> tuple[Enabled, ...]:

@@ -1,13 +1,17 @@
 """A root directory with nothing in it, and no way to put something there.
 
 A device may be granted one file in it, for a library that reads nothing but files: see `RootFile`.
+And it may be granted device nodes, under the paths that they have on the host.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from loader_service.sandbox import libc, policy
@@ -32,39 +36,65 @@ class RootFile:
     """Most that it can hold."""
 
 
-def enter_empty_root(file: RootFile | None = None) -> int | None:
+def enter_empty_root(file: RootFile | None = None, nodes: Sequence[str] = ()) -> int | None:
     """Make an empty, read-only file system the root and unmount everything else.
 
     Needs a mount namespace of its own and CAP_SYS_ADMIN in it. Afterwards no path but `/` resolves
     (not even /proc), so whatever must be read has to be read before. With a `file`, that one is in
     the root too: by name it can only be read, and the descriptor that is returned is the only way
-    to write it. Raises `OSError`.
+    to write it. Device nodes, by absolute paths, are there as the host has them; one that the host
+    does not give is an empty file. Raises `OSError`.
     """
     # Nothing that is mounted or unmounted here may reach the namespace this one was copied from.
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
     mount_point = next(path for path in policy.ROOT_MOUNT_POINTS if os.path.isdir(path))
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     writing = None
-    if file is None:
+    names = _names(nodes)
+    if file is None and not nodes:
         _mount("tmpfs", mount_point, "tmpfs", flags | _MS_RDONLY, policy.ROOT_OPTIONS)
     else:
-        options = policy.ROOT_WITH_FILE_OPTIONS.format(bytes=file.bytes)
+        inodes = 1 + (file is not None) + len(names)
+        options = policy.ROOT_WITH_MORE_OPTIONS.format(
+            bytes="4k" if file is None else file.bytes, inodes=inodes
+        )
         _mount("tmpfs", mount_point, "tmpfs", flags, options)
-        path = os.path.join(mount_point, file.name)
-        writing = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        for name in names:
+            _make(os.path.join(mount_point, name), is_directory=f"/{name}" not in nodes)
+        if file is not None:
+            writing = _make(os.path.join(mount_point, file.name))
         # A second mount of it, which has no writer and can therefore be made read-only. The first
         # goes with the old root, and only the descriptor leads there.
         _mount(mount_point, mount_point, None, _MS_BIND, None)
         _mount(None, mount_point, None, flags | _MS_BIND | _MS_REMOUNT | _MS_RDONLY, None)
+        for node in nodes:
+            with suppress(OSError):
+                _mount(node, os.path.join(mount_point, node.strip("/")), None, _MS_BIND, None)
     os.chdir(mount_point)
     # The old root is stacked on the same place as the new one, so no directory is needed for it.
     here = libc.c_string(".")
     libc.syscall("pivot_root", ctypes.addressof(here), ctypes.addressof(here))
     libc.syscall("umount2", ctypes.addressof(here), _MNT_DETACH)
     os.chdir("/")
-    if os.listdir("/") != ([] if file is None else [file.name]):
+    expected = {name for name in names if "/" not in name}
+    if set(os.listdir("/")) != expected | ({file.name} if file is not None else set()):
         raise OSError("pivot_root: the new root is not empty")
     return writing
+
+
+def _names(nodes: Sequence[str]) -> list[str]:
+    """Return what the root must have for these nodes, the directories first."""
+    paths = [PurePosixPath(node) for node in nodes]
+    all_paths = {above for path in paths for above in (path, *path.parents)}
+    return sorted(str(path).strip("/") for path in all_paths if path != PurePosixPath("/"))
+
+
+def _make(path: str, *, is_directory: bool = False) -> int | None:
+    """Make a directory, or a file that is returned open for writing."""
+    if is_directory:
+        os.mkdir(path, 0o555)
+        return None
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
 
 
 def _mount(

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -27,12 +28,14 @@ from loader_service.sandbox.policy import (
 EXECUTABLE_MEMORY: Final = "executable-memory"
 OWN_FILE: Final = "own-file"
 NUMA_IS_REFUSED: Final = "numa-is-refused"
+DEVICE_NODES: Final = "device-nodes"
 
 _PROTECTIONS: Final = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
 _READ_ONLY: Final = (
     INT & ~os.O_CLOEXEC & ~os.O_DIRECTORY & ~os.O_NONBLOCK & ~os.O_LARGEFILE & ~0o100_000
 )
 """All bits of the flags of open(2) but those that change nothing about a file that is read."""
+_READ_AND_WRITE: Final = _READ_ONLY & ~os.O_WRONLY & ~os.O_RDWR
 
 GRANTED_SYSTEM_CALLS: Final[Mapping[str, tuple[Rule, ...]]] = MappingProxyType(
     {
@@ -56,6 +59,21 @@ GRANTED_SYSTEM_CALLS: Final[Mapping[str, tuple[Rule, ...]]] = MappingProxyType(
             Rule("pwrite64", Allow(), "writes that file, through a descriptor from the birth"),
             Rule("ftruncate", Allow(), "gives the memory of that file back"),
         ),
+        DEVICE_NODES: (
+            Rule(
+                "openat",
+                Fail(errno.EACCES),
+                "opens the device nodes that the root has, for reading and writing",
+                (Case((Condition(2, _READ_AND_WRITE, 0),), Allow()),),
+            ),
+            Rule("ioctl", Allow(), "what its driver offers"),
+            Rule(
+                "mmap",
+                Kill(),
+                "memory that is shared with the device, never executable",
+                (Case((Condition(2, mmap.PROT_EXEC, 0),), Allow()),),
+            ),
+        ),
         NUMA_IS_REFUSED: (
             Rule("mbind", Fail(errno.EPERM), "a library that wants its memory near a processor"),
         ),
@@ -69,6 +87,11 @@ def rules_for(granted: Iterable[str]) -> tuple[Rule, ...]:
 
     Raises KeyError for a name that is no grant.
     """
-    changed = {rule.name: rule for name in granted for rule in GRANTED_SYSTEM_CALLS[name]}
+    changed: dict[str, Rule] = {}
+    for rule in (rule for name in granted for rule in GRANTED_SYSTEM_CALLS[name]):
+        # What two sets allow of one call holds for a worker that has both.
+        before = changed.get(rule.name, rule)
+        cases = tuple(dict.fromkeys((*before.cases, *rule.cases)))
+        changed[rule.name] = replace(before, cases=cases)
     plain = tuple(changed.pop(rule.name, rule) for rule in WORKER_SYSTEM_CALLS)
     return (*plain, *changed.values())

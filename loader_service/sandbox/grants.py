@@ -15,10 +15,8 @@ from typing import Any, Final, Self
 class Grants:
     """What is opened for the workers of one device, and only for them."""
 
-    libraries: tuple[str, ...] = ()
-    """Absolute paths of files and directories that the worker may read and map, never write."""
     device_nodes: tuple[str, ...] = ()
-    """Absolute paths of device nodes that the worker may open."""
+    """Absolute paths of device nodes, which the worker's otherwise empty root has, too."""
     system_calls: tuple[str, ...] = ()
     """Names of rules that are added to the system-call table; what each opens, and why, is said
     where the sandbox defines it."""
@@ -28,8 +26,6 @@ class Grants:
     read nothing but files."""
     tasks: int = 0
     """Threads that the device starts beside those of the interpreters."""
-    fresh_process: bool = False
-    """Whether the worker is exec'd afresh, because the device starts threads when imported."""
 
     @property
     def nothing(self) -> bool:
@@ -43,19 +39,15 @@ class Grants:
             return tuple(dict.fromkeys((*one, *two)))
 
         return Grants(
-            both(self.libraries, other.libraries),
             both(self.device_nodes, other.device_nodes),
             both(self.system_calls, other.system_calls),
             self.file or other.file,
             self.tasks + other.tasks,
-            self.fresh_process or other.fresh_process,
         )
 
     def sentences(self) -> tuple[str, ...]:
         """Say what is granted; nothing for what a plain worker has, too."""
         said = []
-        if self.libraries:
-            said.append(f"reads and maps {', '.join(self.libraries)}")
         if self.device_nodes:
             said.append(f"opens {', '.join(self.device_nodes)}")
         if self.system_calls:
@@ -64,8 +56,6 @@ class Grants:
             said.append(f"one file in memory, {self.file}")
         if self.tasks:
             said.append(f"{self.tasks} more threads")
-        if self.fresh_process:
-            said.append("a process that is no fork")
         return tuple(said)
 
     def to_fields(self) -> dict[str, object]:
@@ -76,12 +66,10 @@ class Grants:
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Read what `to_fields` wrote."""
         return cls(
-            tuple(fields["libraries"]),
             tuple(fields["device_nodes"]),
             tuple(fields["system_calls"]),
             fields["file"],
             fields["tasks"],
-            fields["fresh_process"],
         )
 
 

@@ -1,6 +1,7 @@
 """Landlock: a rule set without a rule, so that everything it can handle is refused.
 
-A worker whose device is granted a file has one rule: that file may be read.
+A worker whose device is granted a file or device nodes has rules for those: the file may be read,
+and the nodes used.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from loader_service.sandbox import libc, policy
 
 _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
+_WRITE_FILE: Final = 1 << 1
 _READ_FILE: Final = 1 << 2
+_DEVICE_CONTROL: Final = 1 << 15
 # struct landlock_path_beneath_attr is packed.
 _PATH_BENEATH: Final = struct.Struct("=Qi")
 # struct landlock_ruleset_attr grew by one field with ABI 4 and one with ABI 6.
@@ -26,12 +30,14 @@ def abi_version() -> int:
     return libc.syscall("landlock_create_ruleset", 0, 0, _CREATE_RULESET_VERSION)
 
 
-def refuse_everything(abi: int | None = None, *, readable: int | None = None) -> int:
+def refuse_everything(
+    abi: int | None = None, *, readable: int | None = None, nodes: Sequence[int] = ()
+) -> int:
     """Refuse this thread, for good, everything that Landlock can refuse; needs no_new_privs.
 
     `abi` asks for the rights of an older ABI than the kernel's. `readable` is a descriptor of the
-    one file that may still be opened for reading. Returns the ABI whose rights are refused. Raises
-    `OSError`.
+    one file that may still be opened for reading, `nodes` are those of device nodes that may still
+    be used. Returns the ABI whose rights are refused. Raises `OSError`.
     """
     known = min(abi or abi_version(), max(policy.LANDLOCK_RIGHTS))
     rights = policy.LANDLOCK_RIGHTS[known]
@@ -39,9 +45,11 @@ def refuse_everything(abi: int | None = None, *, readable: int | None = None) ->
     fields = (rights.file_system, rights.network, rights.scopes)
     attributes = ctypes.create_string_buffer(form.pack(*fields[: form.size // 8]), form.size)
     rule_set = libc.syscall("landlock_create_ruleset", ctypes.addressof(attributes), form.size, 0)
+    opened = [] if readable is None else [(_READ_FILE, readable)]
+    use = (_READ_FILE | _WRITE_FILE | _DEVICE_CONTROL) & rights.file_system
     try:
-        if readable is not None:
-            rule = ctypes.create_string_buffer(_PATH_BENEATH.pack(_READ_FILE, readable))
+        for what, descriptor in (*opened, *((use, node) for node in nodes)):
+            rule = ctypes.create_string_buffer(_PATH_BENEATH.pack(what, descriptor))
             libc.syscall(
                 "landlock_add_rule", rule_set, _RULE_PATH_BENEATH, ctypes.addressof(rule), 0
             )

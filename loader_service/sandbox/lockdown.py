@@ -25,7 +25,7 @@ from loader_service.sandbox import (
     seccomp,
 )
 from loader_service.sandbox.empty_root import RootFile
-from loader_service.sandbox.granted_calls import OWN_FILE
+from loader_service.sandbox.granted_calls import DEVICE_NODES, OWN_FILE
 from loader_service.sandbox.layers import MINIMUM, Layer
 from loader_service.sandbox.resource_limits import ResourceLimits
 from loader_service.sandbox.syscall_tables import host_architecture
@@ -73,11 +73,14 @@ class LockDownError(RuntimeError):
 
 
 def enter_namespaces(
-    wanted: AbstractSet[Layer], uid: int | None, file: RootFile | None = None
+    wanted: AbstractSet[Layer],
+    uid: int | None,
+    file: RootFile | None = None,
+    nodes: Sequence[str] = (),
 ) -> Outcome:
     """Change to user `uid`, then enter the wanted namespaces and the empty root.
 
-    `file` is what a device is granted in that root.
+    `file` and `nodes` are what devices are granted in that root.
 
     For the intermediate process: it must have one thread. Each layer that the host refuses is left
     out and reported; layers that `lock_down` enters are ignored here. `uid` is `None` for a service
@@ -100,7 +103,9 @@ def enter_namespaces(
         capabilities.raise_permitted()
     steps.take(Layer.MOUNT_NAMESPACE, partial(namespaces.enter_namespace, Layer.MOUNT_NAMESPACE))
     opened: list[int | None] = []
-    steps.take(Layer.EMPTY_ROOT, lambda: opened.append(_enter_empty_root(steps.entered, file)))
+    steps.take(
+        Layer.EMPTY_ROOT, lambda: opened.append(_enter_empty_root(steps.entered, file, nodes))
+    )
     for layer in NAMESPACE_LAYERS[NAMESPACE_LAYERS.index(Layer.PID_NAMESPACE) :]:
         steps.take(layer, partial(namespaces.enter_namespace, layer))
     if outside and Layer.UNPRIVILEGED_UID in steps.entered:
@@ -114,12 +119,13 @@ def lock_down(
     *,
     granted: Sequence[str] = (),
     file: int | None = None,
+    nodes: Sequence[str] = (),
 ) -> Outcome:
     """Give up everything this process does not need, for good; seccomp comes last.
 
-    What its devices are granted stays: the sets of system calls `granted`, and reading the file
-    that the descriptor `file` writes. Without that file the calls for it are not granted either:
-    where the host gave no empty root, they would open the host's files.
+    What its devices are granted stays: the sets of system calls `granted`, reading the file that
+    the descriptor `file` writes, and the device `nodes`. Without those the calls for them are not
+    granted either: where the host gave no empty root, they would open the host's files.
 
     For the worker itself, in its only thread. Layers that `enter_namespaces` enters are ignored
     here. Raises `ValueError` when `wanted` leaves out one of `MINIMUM`, `RuntimeError` when there
@@ -130,12 +136,14 @@ def lock_down(
         raise ValueError(f"a worker cannot do without {', '.join(sorted(missing))}")
     if not process.is_single_threaded():
         raise RuntimeError("a worker is locked down while it has one thread")
-    calls = tuple(name for name in granted if file is not None or name != OWN_FILE)
-    program = _filter(calls).for_process(os.getpid())
+    there = {OWN_FILE: file is not None, DEVICE_NODES: bool(nodes)}
+    program = _filter(tuple(name for name in granted if there.get(name, True))).for_process(
+        os.getpid()
+    )
     steps = _Steps(wanted)
     steps.take(Layer.CAPABILITIES, capabilities.drop_all)
     steps.take(Layer.NO_NEW_PRIVILEGES, process.set_no_new_privileges)
-    steps.take(Layer.LANDLOCK, lambda: landlock.refuse_everything(readable=file))
+    steps.take(Layer.LANDLOCK, lambda: _refuse_by_landlock(file, nodes))
     # After Landlock, which needs a descriptor for a moment.
     steps.take(Layer.RLIMITS, lambda: resource_limits.apply_limits(limits))
     steps.take(Layer.NOT_DUMPABLE, lambda: process.set_dumpable(False))
@@ -185,7 +193,18 @@ def _change_user(uid: int | None) -> None:
     credentials.change_user(uid)
 
 
-def _enter_empty_root(entered: AbstractSet[Layer], file: RootFile | None) -> int | None:
+def _refuse_by_landlock(file: int | None, nodes: Sequence[str]) -> None:
+    opened = [os.open(node, os.O_PATH | os.O_CLOEXEC) for node in nodes]
+    try:
+        landlock.refuse_everything(readable=file, nodes=opened)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _enter_empty_root(
+    entered: AbstractSet[Layer], file: RootFile | None, nodes: Sequence[str]
+) -> int | None:
     if Layer.MOUNT_NAMESPACE not in entered:
         raise OSError("it needs a mount namespace")
-    return empty_root.enter_empty_root(file)
+    return empty_root.enter_empty_root(file, nodes)

@@ -302,8 +302,11 @@ ROOT_MOUNT_POINTS: Final = ("/tmp", "/proc", "/var", "/")
 ROOT_OPTIONS: Final = "size=4k,nr_inodes=1,mode=0555"
 """One page and one inode: the root directory itself is all there is room for."""
 
-ROOT_WITH_FILE_OPTIONS: Final = "size={bytes},nr_inodes=2,mode=0555"
-"""The root of a worker whose device is granted one file: that file and nothing else."""
+ROOT_WITH_MORE_OPTIONS: Final = "size={bytes},nr_inodes={inodes},mode=0555"
+"""The root of a worker whose device is granted a file or device nodes: those and nothing else."""
+
+DESCRIPTORS_OF_A_NODE: Final = 4
+"""How often a device may open each of the device nodes that it is granted."""
 
 # --- Landlock -----------------------------------------------------------------------------------
 

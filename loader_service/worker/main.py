@@ -12,6 +12,7 @@ from loader_service.runtime.inspection import inspect_model
 from loader_service.runtime.summary import to_json
 from loader_service.sandbox import heap, lockdown, own_file, policy, process
 from loader_service.sandbox.grants import NOTHING, Grants
+from loader_service.sandbox.layers import Layer
 from loader_service.sandbox.resource_limits import LARGEST_LIMIT, ResourceLimits
 from loader_service.worker.compiled_cache import BrokerCache
 from loader_service.worker.control import BadMessage, Message, pack_fields, unpack_fields
@@ -72,6 +73,8 @@ def _live(
             prepare_channel(channel)
     process.set_parent_death_signal()
     file = own_file.given()
+    # In the host's own root they would be any other files.
+    nodes = grants.device_nodes if Layer.EMPTY_ROOT in namespaces.entered else ()
     limits = ResourceLimits.for_worker(
         namespaces.entered,
         threads=go.threads,
@@ -79,7 +82,11 @@ def _live(
         data_bytes=None if go.data_bytes is None else _above(inherited_bytes, go.data_bytes),
         cpu_seconds=go.cpu_seconds,
         raised=go.models,
-        descriptors=policy.OPEN_DESCRIPTORS - 1 + len(channels) + (file is not None),
+        descriptors=policy.OPEN_DESCRIPTORS
+        - 1
+        + len(channels)
+        + (file is not None)
+        + policy.DESCRIPTORS_OF_A_NODE * len(nodes),
         device_tasks=grants.tasks,
         file_bytes=0 if file is None else file.bytes,
     )
@@ -89,6 +96,7 @@ def _live(
             limits,
             granted=grants.system_calls,
             file=None if file is None else file.descriptor,
+            nodes=nodes,
         )
     except lockdown.LockDownError as error:
         say_failed(control, Failure(Cause.UNSUPPORTED, str(error)))

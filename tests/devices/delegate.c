@@ -5,6 +5,7 @@
  *   fault     = what it does wrong, see below; none by default
  * It is compiled by the tests. The declarations are the part of the interface that it uses.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -224,6 +225,16 @@ static int invoke(Context *context, Node *node) {
   if (has_fault(settings, "fork") && fork() == 0) _exit(0);
   if (has_fault(settings, "late-size"))
     context->tensors[kernel->output_of[0]].dims->data[0] += 7;
+  if (has_fault(settings, "needs-node")) { /* no fault at all, where it is granted /dev/zero */
+    char zero = 1;
+    int node = open("/dev/zero", O_RDWR | O_CLOEXEC);
+    bool works = node >= 0 && read(node, &zero, 1) == 1 && zero == 0;
+    if (node >= 0) close(node);
+    if (!works || open("/dev/null", O_RDWR) >= 0) {
+      context->ReportError(context, works ? "it opened another node. " : "it opened no node. ");
+      return ERROR;
+    }
+  }
   if (has_fault(settings, "open")) {
     FILE *file = fopen("/etc/passwd", "r");
     context->ReportError(context, file ? "it opened a file. " : "it opened no file. ");

@@ -12,6 +12,7 @@ from loader_service.devices.catalogue import (
     enabled_from_text,
     grants_of,
 )
+from loader_service.sandbox.granted_calls import DEVICE_NODES, OWN_FILE, rules_for
 
 
 def test_names_are_read() -> None:
@@ -20,6 +21,27 @@ def test_names_are_read() -> None:
     assert coral == Enabled("external:coral", "/opt/coral.so", (("port", "usb"), ("level", "")))
     assert (coral.kind, Enabled("openvino").kind) == ("external", "openvino")
     assert Enabled.from_fields(coral.to_fields()) == coral
+
+
+def test_device_nodes_are_named_beside_the_options() -> None:
+    device = enabled_from_text("external:zero=/proc/self/exe,/dev/zero,port=usb,/dev/null")
+    assert device.nodes == ("/dev/zero", "/dev/null")
+    assert device.options == (("port", "usb"),)
+    assert Enabled.from_fields(device.to_fields()) == device
+    grants = grants_of(device)
+    assert (grants.device_nodes, grants.system_calls) == (device.nodes, ("device-nodes",))
+    absent = enabled_from_text("external:none=/proc/self/exe,/dev/none")
+    with pytest.raises(DeviceMissing, match="needs /dev/none, which is no device node here"):
+        grants_of(absent)
+
+
+def test_what_two_grants_allow_of_one_call_is_allowed_to_who_has_both() -> None:
+    openat = [
+        {case for rule in rules_for(granted) if rule.name == "openat" for case in rule.cases}
+        for granted in ([OWN_FILE], [DEVICE_NODES], [OWN_FILE, DEVICE_NODES])
+    ]
+    assert openat[0] | openat[1] == openat[2]
+    assert len(openat[2]) == 2
 
 
 @pytest.mark.parametrize(
@@ -37,6 +59,10 @@ def test_names_are_read() -> None:
         ("external:=/lib.so", "is no name of a device"),
         ("external:coral=/lib.so,fast", "must be KEY=VALUE"),
         ("external:coral=/lib.so,=yes", "must be KEY=VALUE"),
+        ("external:coral=/lib.so,/dev/../etc/passwd", "must be a plain path"),
+        ("external:coral=/lib.so,/dev/", "must be a plain path"),
+        ("external:coral=/lib.so,/dev/a,/dev/a", "needs each node once"),
+        ("external:coral=/lib.so,/etc/passwd", "must be KEY=VALUE"),
     ],
 )
 def test_what_is_no_name_is_refused(text: str, words: str) -> None:

@@ -12,6 +12,7 @@ import model_loader as ml
 from loader_service.devices.catalogue import enabled_devices, grants_together
 from loader_service.sandbox.grants import NOTHING
 from tests.devices.split_model import expected, split_model
+from tests.support.host import user_namespaces_usable
 
 pytestmark = pytest.mark.isolation
 
@@ -98,6 +99,24 @@ def test_its_sandbox_is_that_of_a_plain_worker(service: ml.Connection, little: P
     assert model.isolation.devices["external:good"] == ()
     model.close()
     plain.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not user_namespaces_usable(), reason="this host refuses user namespaces to this user"
+)
+def test_it_opens_the_device_nodes_that_it_is_granted(little: Path) -> None:
+    without = named("needs-node", little)
+    with ml.embed(devices=(without, f"external:has={little},/dev/zero,fault=needs-node")) as served:
+        model = load(served, accelerator_name="external:has")
+        np.testing.assert_allclose(model.compute(X), expected(X), rtol=1e-6)
+        assert model.isolation.devices["external:has"] == (
+            "opens /dev/zero",
+            "system calls: device-nodes",
+        )
+        model = load(served, accelerator_name="external:needs-node")
+        with pytest.raises(ml.OperationError, match="it opened no node"):
+            model.compute(X)
 
 
 def test_a_crash_costs_its_own_worker_only(service: ml.Connection) -> None:

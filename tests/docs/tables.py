@@ -23,6 +23,8 @@ from tests.docs.markdown import documents, name_of
 if TYPE_CHECKING:
     import click
 
+    from loader_service.sandbox.policy import Rule
+
 MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
 ARGUMENTS = {
@@ -230,28 +232,41 @@ def layers() -> str:
     )
 
 
+def _action(action: object) -> str:
+    from loader_service.sandbox import policy
+
+    if isinstance(action, policy.Fail):
+        return f"fails ({errno.errorcode[action.error]})"
+    return "allowed" if isinstance(action, policy.Allow) else "kills"
+
+
+def _system_call(rule: Rule) -> list[str]:
+    outcome = _action(rule.otherwise)
+    if rule.cases:
+        named = dict.fromkeys(_action(case.action) for case in rule.cases)
+        outcome = f"{' or '.join(named)} by its arguments, else {outcome}"
+    return [code(rule.name), outcome, rule.reason]
+
+
 def system_calls() -> str:
     """What a worker may ask of the kernel."""
     from loader_service.sandbox import policy
 
-    def said(action: policy.Action) -> str:
-        match action:
-            case policy.Allow():
-                return "allowed"
-            case policy.Fail(error):
-                return f"fails ({errno.errorcode[error]})"
-            case policy.Kill():
-                return "kills"
-
-    rows = []
-    for rule in policy.WORKER_SYSTEM_CALLS:
-        outcome = said(rule.otherwise)
-        if rule.cases:
-            named = dict.fromkeys(said(case.action) for case in rule.cases)
-            outcome = f"{' or '.join(named)} by its arguments, else {outcome}"
-        rows.append([code(rule.name), outcome, rule.reason])
-    rows.append(["every other", said(policy.UNLISTED), "no rule is a no"])
+    rows = [_system_call(rule) for rule in policy.WORKER_SYSTEM_CALLS]
+    rows.append(["every other", _action(policy.UNLISTED), "no rule is a no"])
     return table(["system call", "what happens", "why"], rows)
+
+
+def granted_calls() -> str:
+    """What workers with a device may be granted to ask beside that."""
+    from loader_service.sandbox.granted_calls import GRANTED_SYSTEM_CALLS
+
+    rows = [
+        [code(name), *_system_call(rule)]
+        for name, rules in GRANTED_SYSTEM_CALLS.items()
+        for rule in rules
+    ]
+    return table(["grant", "system call", "what happens then", "why"], rows)
 
 
 def attempts() -> str:
@@ -353,6 +368,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "daemon-flags": daemon_flags,
     "layers": layers,
     "system-calls": system_calls,
+    "granted-calls": granted_calls,
     "attempts": attempts,
     "exit-statuses": exit_statuses,
     "events": events,

@@ -17,6 +17,7 @@ import model_loader as ml
 from loader_service.broker.births import DEVICE_FILE_BYTES
 from loader_service.devices.catalogue import OPENVINO, Enabled, grants_of
 from loader_service.sandbox.granted_calls import (
+    DEVICE_NODES,
     EXECUTABLE_MEMORY,
     GRANTED_SYSTEM_CALLS,
     NUMA_IS_REFUSED,
@@ -98,7 +99,13 @@ def test_every_grant_of_the_device_is_looked_at_here(granted: Probe) -> None:
         OWN_FILE,
         NUMA_IS_REFUSED,
     }
-    assert set(GRANTED_SYSTEM_CALLS) == {EXECUTABLE_MEMORY, OWN_FILE, NUMA_IS_REFUSED}
+    # That of device nodes has a file of its own.
+    assert set(GRANTED_SYSTEM_CALLS) == {
+        EXECUTABLE_MEMORY,
+        OWN_FILE,
+        NUMA_IS_REFUSED,
+        DEVICE_NODES,
+    }
 
 
 def test_executable_memory_new_code_runs(granted: Probe) -> None:
