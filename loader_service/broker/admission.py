@@ -74,6 +74,16 @@ class Admission:
                 if not self._coming[level]:
                     del self._coming[level]
 
+    def left(self) -> int:
+        """Return how much memory is left for workers: of the machine's, and of what they may use.
+
+        What a full machine has available it says at once and everywhere; how much its programs wait
+        for memory (PSI) many kernels do not tell, and none tells it of another's cgroup.
+        """
+        used = self._used("")
+        free = self._free()
+        return free if used is None else min(free, self._total - used)
+
     def _refusal(self, owner: Owner, need: int) -> Refusal | None:
         # Of others, what they announced does not count here, or they could keep everybody out.
         coming, free = self._coming[owner.principal] + need, self._free()

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from loader_service.broker.channels import make_channel
+from loader_service.broker.channels import KeptChannel, make_channel
 from loader_service.broker.descriptors import OF_A_WORKER, Descriptors
 from loader_service.broker.device_policy import shown
 from loader_service.broker.groups import Groups, Owner
@@ -48,6 +48,9 @@ class Kind:
     """Whether it is to hold the models of an origin together."""
     devices: tuple[Enabled, ...] = ()
     """Devices that it opens before it locks itself down; none: a plain worker."""
+
+    keeps_channel: bool = False
+    """Whether its channel may outlive it."""
 
     @property
     def grants(self) -> Grants:
@@ -88,12 +91,15 @@ class Births:
         """Whether a worker is being made just now."""
         return bool(self._under_way)
 
-    def begin(self, kind: Kind) -> asyncio.Task[Worker]:
-        """Begin to make a process; raises Refusal if there are no descriptors for it."""
+    def begin(self, kind: Kind, channel: KeptChannel | None = None) -> asyncio.Task[Worker]:
+        """Begin to make a process; raises Refusal if there are no descriptors for it.
+
+        It gets the channel of a worker that was parked, or a new one.
+        """
         principal = kind.owner.principal
         descriptors = OF_A_WORKER - 1 + kind.channels
         self._descriptors.take(principal, descriptors)
-        birth = asyncio.create_task(self._make(kind))
+        birth = asyncio.create_task(self._make(kind, channel))
         self._under_way.add(birth)
         birth.add_done_callback(partial(self._descriptors.follow, principal, descriptors))
         birth.add_done_callback(self._over)
@@ -105,7 +111,7 @@ class Births:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=seconds)
 
-    async def _make(self, kind: Kind) -> Worker:
+    async def _make(self, kind: Kind, channel: KeptChannel | None) -> Worker:
         """Make a process; a zygote that died is replaced once."""
         principal = kind.owner.principal
         for _ in range(2):
@@ -114,7 +120,7 @@ class Births:
             zygote = await self._zygotes.of(principal)
             try:
                 await zygote.warmed(self._settings.start_seconds)
-                return await self._fork(zygote, kind)
+                return await self._fork(zygote, kind, channel)
             except ZygoteGone:
                 await self._zygotes.discard(principal, zygote, BROKEN)
         raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
@@ -124,7 +130,7 @@ class Births:
         if not birth.cancelled():
             self._over_call(birth.exception() is None)
 
-    async def _fork(self, zygote: Zygote, kind: Kind) -> Worker:
+    async def _fork(self, zygote: Zygote, kind: Kind, kept: KeptChannel | None) -> Worker:
         """Fork the process and put it into its cgroup; it touches nothing until GO."""
         with ExitStack() as undo, ExitStack() as given:
             group = None
@@ -143,26 +149,35 @@ class Births:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             given.enter_context(theirs)
-            pairs = [make_channel() for _ in range(kind.channels)]
+            pairs = [] if kept is not None else [make_channel() for _ in range(kind.channels)]
             for client, channel in pairs:
                 undo.callback(client.close)
                 given.enter_context(channel)
+            theirs_of_channels = [channel for _, channel in pairs]
+            kept_end = None
+            if kept is not None:
+                theirs_of_channels.append(given.enter_context(kept.end.dup()))
+            elif kind.keeps_channel:
+                kept_end = pairs[0][1].dup()
+                undo.callback(kept_end.close)
             pid = await zygote.spawn(
                 _order(kind, uid),
-                (words_writing, theirs.fileno(), *(channel.fileno() for _, channel in pairs)),
+                (words_writing, theirs.fileno(), *(end.fileno() for end in theirs_of_channels)),
                 self._settings.spawn_seconds,
             )
             # The copies here must go at once, or the death of the worker would end nothing.
             given.close()
             ours.setblocking(False)
             clients = [client for client, _ in pairs]
+            first = clients[0] if kept is None else kept.client_inode
             seconds = self._settings.verdict_seconds
             more = (last_words, group, kind.limits, self._ended_call, seconds)
             worker: Worker
             if kind.is_host:
                 worker = Host(pid, ours, clients, *more)
             else:
-                worker = Worker(pid, ours, clients[0], *more)
+                worker = Worker(pid, ours, first, *more)
+                worker.kept_end = kept_end
                 if kind.devices:
                     worker.has_devices(shown(kind.devices))
             undo.pop_all()

@@ -163,6 +163,7 @@ class Broker:
         while not self.drained.is_set():
             # Again and again: a load that was let in before may only now have its worker.
             self._supervisor.finish()
+            self._loading.parking.end_parked()
             await asyncio.sleep(LOOK_SECONDS)
 
     @property
@@ -215,6 +216,7 @@ class Broker:
             servers = [server for server, _ in self._servers.values()]
             await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
             self._passing.stop()
+            self._loading.parking.end_parked()
             await self._supervisor.stop()
         finally:
             self._directory.remove()

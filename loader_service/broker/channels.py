@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 
 BUFFER_BYTES = 1 << 20
 """What each side may send ahead of the other's reading; the kernel's `net.core.wmem_max` caps it.
@@ -11,6 +12,16 @@ It doubles the value for its own bookkeeping. A request that fits is sent by one
 does not wait: with the usual buffers of 208 KiB the sender of 600 KB sleeps and is woken once or
 twice, and on a busy machine it waits for a processor each time.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class KeptChannel:
+    """A channel without a worker."""
+
+    end: socket.socket
+    """The worker's end: what the client sends is there for the next one."""
+    client_inode: int
+    """Of the client's end, as fstat(2) says."""
 
 
 def make_channel() -> tuple[socket.socket, socket.socket]:

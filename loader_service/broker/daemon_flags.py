@@ -74,6 +74,12 @@ NUMBERS = {
     "none does",
     "kept_model_bytes": "bytes of loaded models of one user that are kept, so that the same origin "
     "need not send them again; 0 keeps none",
+    "keep_alive_seconds": "a model that was not called for so long is parked: its process ends, "
+    "and the next call brings it back; 0: none is",
+    "memory_pressure_bytes": "with less memory left for workers than that, the models that were "
+    "called longest ago are parked; 0: none is",
+    "parked_model_bytes": "bytes of models of one user that are held so that they can be parked; a "
+    "model for which there is no room is never parked",
     "compiled_cache_bytes": "bytes of partitions that devices have compiled and that are kept for "
     "later loads of the same model with the same cache_token; 0 keeps none",
     "stderr_bytes_per_second": "how much of one worker's standard error is read; one that writes "

@@ -17,6 +17,8 @@ OF_A_WORKER = 8
 """Control socket, channel, stderr and pidfd of a worker, and the other ends while it is made."""
 OF_A_CONNECTION = 1
 OF_AN_OFFER = 1
+OF_A_PARKABLE = 2
+"""The worker's end of its channel, and its model's bytes."""
 MOST_KEPT = 64
 """Models of one principal that are kept: each takes a descriptor, however small it is."""
 RESERVE = 32

@@ -229,6 +229,39 @@ class ModelLost(Failed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParked(Event):
+    """A model's process has ended for now; the next call brings the model back."""
+
+    kind = "model-parked"
+    owner: Owner
+    model_id: str
+    worker_pid: int
+    reported_calls: int
+    """The worker's own word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReturned(Event):
+    """A parked model has a process again, because it was called."""
+
+    kind = "model-returned"
+    owner: Owner
+    model_id: str
+    worker_pid: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnFailed(Failed):
+    """A parked model did not come back; it stays parked if a limit is the reason, else is lost."""
+
+    kind = "return-failed"
+    level = logging.WARNING
+    owner: Owner
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEnded(Event):
     """A process is dead, whatever it was for."""
 
@@ -283,6 +316,7 @@ KINDS: tuple[type[Event], ...] = (
     *(ServiceReady, ReadinessChanged, DrainBegan, DrainEnded, ServiceEnding),
     *(SessionOpened, SessionClosed, ConnectionRefused),
     *(LoadBegan, LoadReady, LoadFailed, ModelClosed, ModelLost),
+    *(ModelParked, ModelReturned, ReturnFailed),
     *(Computed, CallRefused),
     *(WorkerEnded, ZygoteRenewed),
     *(SettingsChanged, EndedByAdministrator),

@@ -22,6 +22,8 @@ class Share:
 
     sessions: int = 0
     models: int = 0
+    parked: int = 0
+    """Of those models."""
     loading: int = 0
     workers: set[int] = field(default_factory=set)
     """Processes of its models."""
@@ -35,6 +37,7 @@ class Share:
         """Count another share, too."""
         self.sessions += other.sessions
         self.models += other.models
+        self.parked += other.parked
         self.loading += other.loading
         self.workers |= other.workers
         self.memory_bytes += other.memory_bytes
@@ -124,6 +127,9 @@ class Living:
                     continue
                 share.models += 1
                 share.reported_calls += model.worker.calls
+                if model.worker.parked:
+                    share.parked += 1
+                    continue
                 if model.worker.pid not in share.workers:
                     share.workers.add(model.worker.pid)
                     usage = model.worker.usage()

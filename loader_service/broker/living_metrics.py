@@ -19,6 +19,7 @@ OTHERS = "others"
 GAUGES = {
     "sessions": "Sessions that are open.",
     "models": "Models that are loaded.",
+    "parked_models": "Of those, the ones that are parked: they have no process at present.",
     "loading": "Loads and inspections under way.",
     "worker_memory_bytes": "Memory of the workers of loaded models.",
 }
@@ -68,6 +69,7 @@ class LivingMetrics(Collector):
         for key, share in self._bounded().items():
             families["sessions"].add_metric(key, share.sessions)
             families["models"].add_metric(key, share.models)
+            families["parked_models"].add_metric(key, share.parked)
             families["loading"].add_metric(key, share.loading)
             families["worker_memory_bytes"].add_metric(key, share.memory_bytes)
         yield from families.values()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from loader_service.broker.device_policy import DeviceOrder
+from loader_service.broker.groups import Owner
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.refusal import refuse
 from loader_service.broker.seat import Place
@@ -48,6 +49,11 @@ class Load:
         """Take note of how many bytes of the model have come; raises Refusal for too many."""
         self._count_upload(received)
         self.received = received
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is."""
+        return self._session.owner
 
     def age(self) -> float:
         """Seconds since the header came."""

@@ -20,13 +20,16 @@ from loader_service.broker.held_models import HeldModels
 from loader_service.broker.hosts import Hosts
 from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
-from loader_service.broker.model import Model
+from loader_service.broker.model import Model, new_id
 from loader_service.broker.model_bytes import Collecting, ModelBytes
 from loader_service.broker.outstanding import LiveBound, LoadRate, Outstanding, bounds
+from loader_service.broker.parkable import Home
+from loader_service.broker.parking import Parking
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.relay import Relay
 from loader_service.broker.reports import read_description, read_summary
+from loader_service.broker.returning import Original, Returning
 from loader_service.broker.seat import Place
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
@@ -42,6 +45,7 @@ from loader_service.broker.upload import (
 from loader_service.broker.worker import Worker
 from loader_service.worker.orders import Task
 from model_loader_wire.causes import Cause, Failure, printable
+from model_loader_wire.description import ModelDescription
 from model_loader_wire.limits import LimitRaised, Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
@@ -95,6 +99,17 @@ class Loading:
         self.compiled = CompiledPartitions(
             settings.compiled_cache_bytes, settings.compiled_cache_directory
         )
+        returning = Returning(
+            principals,
+            sessions,
+            supervisor,
+            self._admission,
+            self._guard,
+            self.compiled,
+            settings.leaving_seconds,
+        )
+        self.parking = Parking(settings, descriptors, events, returning, self._admission.left)
+        supervisor.when_pinged.append(self.parking.look)
         sessions.when_closed.append(self._drop_spare)
 
     async def load(self, session: Session, parts: Parts) -> Model:
@@ -103,8 +118,11 @@ class Loading:
             worker = await self._spawn(session, load, Task.LOAD)
             digest = await self._receive(session, load, worker, parts)
             description = await read_description(worker)
+            worker.serving = True
+            model_id = new_id()
             model = Model(
-                worker=worker,
+                model_id=model_id,
+                worker=self._home(session, load, worker, model_id, digest, description),
                 description=description,
                 limits=load.limits,
                 sha256=digest,
@@ -113,8 +131,7 @@ class Loading:
                 coarse=load.devices is not None and load.devices.coarse,
             )
             if load.header.relayed:
-                model.relay = Relay(model.take_channel(), worker, description, load.limits)
-            worker.serving = True
+                model.relay = Relay(model.take_channel(), model.worker, description, load.limits)
             if load.content is not None:
                 self.held.keep(session, digest, load.content)
             self._sessions.add(session, model)
@@ -122,9 +139,39 @@ class Loading:
         self._prepare_next(session, load)
         if model.relay is None:
             loop = asyncio.get_running_loop()
-            claim = loop.call_later(self._settings.claim_seconds, _close_unclaimed, worker)
-            worker.when_ended(lambda _: claim.cancel())
+            claim = loop.call_later(self._settings.claim_seconds, _close_unclaimed, model.worker)
+            model.worker.when_ended(lambda _: claim.cancel())
         return model
+
+    def _home(
+        self,
+        session: Session,
+        load: Load,
+        worker: Place,
+        model_id: str,
+        digest: bytes,
+        description: ModelDescription,
+    ) -> Home:
+        """Return where a model lives that its worker has loaded."""
+        if not isinstance(worker, Worker):
+            return worker
+        if worker.kept_end is None or load.content is None:
+            worker.drop_kept_end()
+            return worker
+        original = Original(
+            session=session,
+            limits=load.limits,
+            num_threads=load.header.num_threads,
+            layers=worker.layers,
+            devices=load.devices,
+            content=load.content.copy(),
+            sha256=digest,
+            description=description,
+        )
+        place = self.parking.home(model_id, worker, original)
+        if place is None:
+            original.content.close()
+        return place or worker
 
     def _prepare_next(self, session: Session, load: Load) -> None:
         """Have a process made for the origin's next load, which is likely to be like this one."""
@@ -292,7 +339,8 @@ class Loading:
         """Give the worker the bytes, from wherever they come; returns their SHA-256."""
         if load.content is not None:
             return await pass_on_held(worker, load.content)
-        if not self.held.keeps(load.size):
+        parks = self.parking.takes(load.owner.principal, load.size)
+        if not parks and not self.held.keeps(load.size):
             return await pass_on(worker, load.header, load.limits, parts, load.count_upload)
         with closing(Collecting()) as collecting:
             digest = await pass_on(
@@ -319,7 +367,7 @@ class Loading:
         return limits
 
 
-def _close_unclaimed(worker: Place) -> None:
+def _close_unclaimed(worker: Home) -> None:
     """End a model whose caller left between the load and taking the channel."""
     if worker.channel is not None:
         worker.kill(Failure(Cause.CANCELLED, "nobody asked for the model's channel"))

@@ -20,6 +20,8 @@ from loader_service.broker.events import (
     LoadReady,
     ModelClosed,
     ModelLost,
+    ModelParked,
+    ModelReturned,
     SessionOpened,
     WorkerEnded,
     ZygoteRenewed,
@@ -87,6 +89,12 @@ class Metrics:
         self._limits = self._counter("limits_hit", "Limits that were reached, by name.", "limit")
         self._lost = self._counter("models_lost", "Models that were lost, by cause.", "cause")
         self._closed = self._counter("models_closed", "Models that their owners closed.")
+        self._parked = self._counter(
+            "models_parked", "Models that were parked: their processes ended for a while."
+        )
+        self._returned = self._counter(
+            "models_returned", "Parked models that came back because they were called."
+        )
         self._deaths = self._counter(
             "worker_deaths",
             "Worker processes that ended, by cause; closed is the ordinary one.",
@@ -156,6 +164,10 @@ class Metrics:
                 self._lost.labels(event.failure.cause.value).inc()
             case ModelClosed():
                 self._closed.inc()
+            case ModelParked():
+                self._parked.inc()
+            case ModelReturned():
+                self._returned.inc()
             case WorkerEnded():
                 self._deaths.labels(event.cause).inc()
             case SessionOpened():

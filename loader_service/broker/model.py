@@ -7,9 +7,9 @@ import socket
 import time
 from dataclasses import dataclass, field
 
+from loader_service.broker.parkable import Home
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.relay import Relay
-from loader_service.broker.seat import Place
 from loader_service.worker.control import BadMessage, unpack_fields
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.delegation import BadDelegation, Delegation, delegation_from_values
@@ -26,7 +26,7 @@ def new_id() -> str:
 class Model:
     """One model in one worker."""
 
-    worker: Place
+    worker: Home
     description: ModelDescription
     limits: Limits
     sha256: bytes

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from loader_service.broker.control import CLOSING_SECONDS, WORKER_MAY_SAY
+from loader_service.broker.parkable import Home
 from loader_service.broker.refusal import Refusal, over_limit, refuse
-from loader_service.broker.seat import Place
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.description import RANK, ModelDescription
 from model_loader_wire.exchange import Exchange, Places
@@ -67,7 +67,7 @@ class Relay:
     """The client's end of one model's channel, held by the broker."""
 
     def __init__(
-        self, channel: socket.socket, worker: Place, description: ModelDescription, limits: Limits
+        self, channel: socket.socket, worker: Home, description: ModelDescription, limits: Limits
     ) -> None:
         """Take over the channel; it is closed when the worker has ended."""
         channel.setblocking(False)

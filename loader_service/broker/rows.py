@@ -7,12 +7,12 @@ import time
 from loader_service.broker.messages import failure_to_message, limits_to_message
 from loader_service.broker.model import Model
 from loader_service.broker.named_models import Served
-from loader_service.broker.seat import Place
+from loader_service.broker.parkable import Home
 from model_loader_wire.v1 import model_loader_pb2 as pb
 
 
 def isolation_to_message(
-    worker: Place, memory_held_by: str, *, coarse: bool = False
+    worker: Home, memory_held_by: str, *, coarse: bool = False
 ) -> pb.Isolation:
     """Write which layers hold a worker; `coarse` leaves out which devices it has."""
     devices = {} if coarse else worker.devices

@@ -48,6 +48,7 @@ class Seat(Mortal):
     """A model of a host. What ends the host ends it; its own quiet end leaves the others."""
 
     shared = True
+    parked = False
     devices: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     reported = b""
 

@@ -11,6 +11,7 @@ from time import monotonic
 
 from loader_service.broker.groups import Owner
 from loader_service.broker.model import Model
+from loader_service.broker.parkable import Home
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
 from loader_service.broker.seat import Place
@@ -135,6 +136,15 @@ class Sessions:
         finally:
             session.inspecting -= 1
 
+    def check_return(self, session: Session, limits: Limits) -> None:
+        """Raise Refusal if there are too many processes, with the one of a model that comes back.
+
+        That one counts already.
+        """
+        if session.closed:
+            raise refuse(Cause.CLOSED, "the session was closed")
+        self._check_processes(limits, session.principal)
+
     def _check_processes(
         self, limits: Limits, principal: int, beginning: Session | None = None
     ) -> None:
@@ -204,7 +214,7 @@ class Sessions:
         for call in self.when_closed:
             call(session)
         reason = Failure(Cause.CLOSED, "the session was closed")
-        workers = [model.worker for model in session.models.values()]
+        workers: list[Home] = [model.worker for model in session.models.values()]
         workers += session.unfinished
         await asyncio.gather(*(worker.end(reason) for worker in workers))
         session.models.clear()
@@ -226,7 +236,12 @@ def _living(session: Session) -> int:
 
 def _processes(sessions: Sequence[Session], beginning: Session | None) -> int:
     """Count processes where each model, and each inspection, has its own."""
-    return sum(item.loading + _living(item) for item in sessions) + (beginning is not None)
+    living = sum(
+        model.lost is None and not model.worker.parked
+        for item in sessions
+        for model in item.models.values()
+    )
+    return sum(item.loading for item in sessions) + living + (beginning is not None)
 
 
 def _shared_processes(sessions: Sequence[Session], beginning: Session | None) -> int:

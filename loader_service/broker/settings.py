@@ -53,6 +53,9 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "spare_seconds",
     "kept_model_bytes",
+    "keep_alive_seconds",
+    "parked_model_bytes",
+    "memory_pressure_bytes",
     "compiled_cache_bytes",
     "leaving_seconds",
     "drain_seconds",
@@ -192,6 +195,15 @@ class Settings(SharedLimits):
     kept_model_bytes: int = 256 << 20
     """Bytes of loaded models of one principal that are kept while it has a session, so that the
     same origin need not send them again; 0 keeps none."""
+    keep_alive_seconds: float = 0
+    """A model that was not called for so long is parked: its process ends, and the next call brings
+    it back. 0: none is."""
+    memory_pressure_bytes: int = 0
+    """With less memory left for workers than that, the models that were called longest ago are
+    parked, one at each look (``ping_seconds``); 0: none is."""
+    parked_model_bytes: int = 256 << 20
+    """Bytes of models of one principal that are held so that they can be parked; a model for which
+    there is no room is never parked."""
     compiled_cache_bytes: int = 256 << 20
     """Bytes of compiled partitions that are kept for later loads; a quarter at most of one origin,
     an eighth in one piece. 0 keeps none."""
@@ -237,6 +249,11 @@ class Settings(SharedLimits):
         if self.metrics_port is not None and not 0 < self.metrics_port < 65536:
             raise ValueError(f"metrics_port must be 1 to 65535, not {self.metrics_port}")
         shared_limits.check(self)
+
+    @property
+    def parks(self) -> bool:
+        """Whether models are ever parked."""
+        return bool(self.keep_alive_seconds or self.memory_pressure_bytes)
 
     @property
     def users(self) -> frozenset[int]:

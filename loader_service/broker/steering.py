@@ -15,9 +15,9 @@ from loader_service.broker.events import EndedByAdministrator
 from loader_service.broker.limiting import Limiting
 from loader_service.broker.living import Living
 from loader_service.broker.memory import own_bytes
+from loader_service.broker.parkable import Home
 from loader_service.broker.refusal import refuse
 from loader_service.broker.rows import row_to_message
-from loader_service.broker.seat import Place
 from loader_service.broker.servicer import VERSION
 from loader_service.broker.sessions import Session, Sessions
 from loader_service.broker.settings import Settings
@@ -120,13 +120,13 @@ class Steering:
         chosen = [item for item in sessions if origin is None or item.origin == origin]
         return await self._kill(by, target, [place for item in chosen for place in _places(item)])
 
-    async def _kill(self, by: str, target: str, places: list[Place]) -> int:
+    async def _kill(self, by: str, target: str, places: list[Home]) -> int:
         await asyncio.gather(*(place.end(KILLED) for place in places))
         self.events.tell(EndedByAdministrator(by=by, target=target, models=len(places)))
         return len(places)
 
 
-def _places(session: Session) -> list[Place]:
+def _places(session: Session) -> list[Home]:
     """Return where a session's models live, and where they are coming to."""
     living = [model.worker for model in session.models.values() if model.lost is None]
     return [*living, *session.unfinished]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from loader_service.broker.admission import Admission, admission
 from loader_service.broker.births import Births, Kind
+from loader_service.broker.channels import KeptChannel
 from loader_service.broker.cleaning import reap_strangers
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.device_policy import DeviceOrder
@@ -74,6 +76,8 @@ class Supervisor:
         self._watching: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._stopping = False
+        self.when_pinged: list[Callable[[], None]] = []
+        """Called after each look at all workers, every ``ping_seconds``."""
         self.readiness = Readiness()
         """Whether workers can be made, as the last birth showed."""
         self.layers: tuple[str, ...] = ()
@@ -163,18 +167,27 @@ class Supervisor:
         num_threads: int,
         model_size: int,
         devices: DeviceOrder | None = None,
+        channel: KeptChannel | None = None,
     ) -> Worker:
-        """Make a worker and wait until it is locked down; raises Refusal if that fails."""
+        """Make a worker and wait until it is locked down; raises Refusal if that fails.
+
+        `channel` is that of a model which comes back; any other gets a new one.
+        """
         go = self.order(owner, limits, task, num_threads, model_size)
+        kind = self._kind(owner, limits, go.threads)
         if devices is None:
-            return await self._spawn(Kind(owner, limits, go.threads), go)
-        kind = Kind(owner, limits, go.threads, devices=devices.enabled)
+            return await self._spawn(kind, go, channel)
+        kind = replace(kind, devices=devices.enabled)
         wish, entry_bytes = devices.wish(limits.load_seconds), devices.cache_entry_bytes
         go = replace(go, wish=wish, cache_entry_bytes=entry_bytes)
-        worker = await self._spawn(kind, go)
+        worker = await self._spawn(kind, go, channel)
         if devices.coarse:
             worker.hide_last_words()
         return worker
+
+    def _kind(self, owner: Owner, limits: Limits, threads: int) -> Kind:
+        """Say what a process for one model is."""
+        return Kind(owner, limits, threads, keeps_channel=self._settings.parks)
 
     async def spawn_host(self, owner: Owner) -> Host:
         """Make a worker for the models of an origin; its limits are raised with each of them."""
@@ -202,14 +215,14 @@ class Supervisor:
             operators=self._principals.policy_for(owner).operators,
         )
 
-    async def _spawn(self, kind: Kind, go: Go) -> Worker:
+    async def _spawn(self, kind: Kind, go: Go, channel: KeptChannel | None = None) -> Worker:
         """Send the process that waits for the owner's load, or one that is made now, its orders."""
-        waiting = self._spares.take(kind)
+        waiting = self._spares.take(kind) if channel is None else None
         if waiting is not None:
             with suppress(Refusal):  # it may have died just now
                 return await self._begun(waiting, go)
         try:
-            birth = self._births.begin(kind)
+            birth = self._births.begin(kind, channel)
         except Refusal as refusal:
             if refusal.failure.limit == "total_descriptors":
                 self.readiness.set(False)
@@ -236,7 +249,7 @@ class Supervisor:
 
     def prepare(self, owner: Owner, limits: Limits, num_threads: int) -> None:
         """Have a process made for the owner's next load of that kind."""
-        self._spares.prepare(Kind(owner, limits, _threads(limits, num_threads)))
+        self._spares.prepare(self._kind(owner, limits, _threads(limits, num_threads)))
 
     def drop_spare(self, owner: Owner) -> None:
         """End the process that waits for an owner's load."""
@@ -294,6 +307,9 @@ class Supervisor:
                     worker.ping()
                 if hold:
                     worker.hold_memory()
+            if due:
+                for call in self.when_pinged:
+                    call()
 
     def finish(self) -> None:
         """Let every worker that there is end once it computes nothing."""

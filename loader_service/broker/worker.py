@@ -40,6 +40,7 @@ log = logging.getLogger("model_loader.worker")
 
 REPORTS_PER_PING = 16
 """Reports on devices that are taken between two pings; a true worker sends a few."""
+PARKED = Failure(Cause.CLOSED, "the model was parked")
 LAST_WORD = {
     Task.LOAD: {Message.FAILED},
     Task.HOST: set(),
@@ -58,6 +59,8 @@ class Worker(Mortal):
     """Its devices, and what each was granted, in sentences."""
     reported = b""
     """What it last said of its devices, beside what it said when its model was loaded; unread."""
+    parked = False
+    """Whether it is none at present (see ``parkable``)."""
     shared = False
     """Whether it holds other models of the origin, too."""
     suspect = True
@@ -67,20 +70,31 @@ class Worker(Mortal):
         self,
         pid: int,
         control: socket.socket,
-        channel: socket.socket,
+        channel: socket.socket | int,
         last_words: LastWords,
         group: Group | None,
         limits: Limits,
         on_end: Callable[[Worker], None],
         verdict_seconds: float,
     ) -> None:
-        """Take over a child process that waits for GO, with everything that belongs to it."""
+        """Take over a child process that waits for GO, with everything that belongs to it.
+
+        Of a channel whose other end its client has already there is only that end's inode.
+        """
         super().__init__()
         self.when_ended(Worker._let_go)
         self.when_ended(on_end)
         self.pid = pid
-        self.channel: socket.socket | None = channel
-        self._channel_inode = os.fstat(channel.fileno()).st_ino
+        self.channel: socket.socket | None = None
+        if isinstance(channel, int):
+            self.channel_inode = channel
+        else:
+            self.channel = channel
+            self.channel_inode = os.fstat(channel.fileno()).st_ino
+        self.kept_end: socket.socket | None = None
+        """The worker's own end of its channel, where that may outlive it: see ``parkable``."""
+        self.has_parked = False
+        """Whether it has ended because it was asked to make room."""
         self._last_word: set[Message] = set()
         self._said_last_word = False
         self.group = group
@@ -137,6 +151,12 @@ class Worker(Mortal):
             self._killed_for = reason
             self._say_finish()
 
+    def park(self) -> None:
+        """Let it end if it has not computed since it last said how often, and nothing is asked."""
+        self.answers |= {Message.PARKED}
+        with suppress(OSError):
+            self._control.say_now(pack(Message.PARK, pings.PING.pack(self.calls)))
+
     def _say_finish(self) -> None:
         # One that has stopped reading is ended when its time is up.
         with suppress(OSError):
@@ -185,7 +205,7 @@ class Worker(Mortal):
     def has_devices(self, devices: Mapping[str, tuple[str, ...]]) -> None:
         """Note what a worker has that was made for devices, and listen to what it says of them."""
         self.devices = devices
-        self.answers = frozenset({Message.DELEGATION})
+        self.answers |= {Message.DELEGATION}
 
     def hide_last_words(self) -> None:
         """Let the log only have what it says in the end: that may name its devices."""
@@ -197,6 +217,10 @@ class Worker(Mortal):
 
     def answered(self, kind: Message, payload: bytes) -> None:
         """Keep a report on devices, which is read when somebody asks; raises BadMessage."""
+        if kind is Message.PARKED:
+            self.has_parked = True
+            self.kill(PARKED)
+            return
         if len(payload) > LONGEST_DELEGATION:
             raise BadMessage(f"a report on devices has {len(payload)} bytes")
         if not self._reports_left:
@@ -242,6 +266,12 @@ class Worker(Mortal):
         if self.channel is not None:
             self.channel.close()
             self.channel = None
+
+    def drop_kept_end(self) -> None:
+        """Let the channel end with the worker."""
+        if self.kept_end is not None:
+            self.kept_end.close()
+            self.kept_end = None
 
     def _exited(self) -> None:
         """Judge once all is read that the process said before it ended."""
@@ -290,12 +320,13 @@ class Worker(Mortal):
         """
         if self._said_last_word and not self.serving:
             return True
-        return not is_open(self._channel_inode)
+        return not is_open(self.channel_inode)
 
     def _let_go(self) -> None:
         """Close what belonged to the process, before anybody is told of its death."""
         os.close(self._pidfd)
         self._last_words.close()
         self.drop_channel()
+        self.drop_kept_end()
         self._control.stop_reading()
         self._control.close_if_over()

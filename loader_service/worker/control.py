@@ -55,6 +55,9 @@ class Message(IntEnum):
     """End as soon as no answer has been begun; to a worker that serves. As long as a PING."""
     CACHED = 8
     """Answers WANTED: a length, which is 0 where nothing is kept, and then the bytes in pieces."""
+    PARK = 9
+    """Say PARKED and end, if the worker has computed so often (as long as a PING), and nothing of a
+    request has been read."""
     READY = 16
     LOADED = 17
     INSPECTED = 18
@@ -71,6 +74,8 @@ class Message(IntEnum):
     """A compiled partition for keeping will come: its key and length."""
     COMPILED_PART = 26
     """The next bytes of it."""
+    PARKED = 27
+    """Answers PARK: the worker reads nothing more, and what is in the channel is another's."""
 
 
 class BadMessage(ValueError):

@@ -14,13 +14,22 @@ class ChannelClosed(Exception):
 
 
 class Inbox:
-    """Buffered reading from the channel; `idle` runs when a quarter of a second brought nothing."""
+    """Buffered reading from the channel; `idle` runs when a quarter of a second brought nothing.
+
+    So does `between`, instead, while nothing of the next frame has been read.
+    """
 
     SIZE = 64 << 10
     """Bytes of buffer; what is larger is read straight to where it belongs."""
 
-    def __init__(self, channel: socket.socket, idle: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        idle: Callable[[], None],
+        between: Callable[[], None] | None = None,
+    ) -> None:
         self.idle = idle
+        self.between = between or idle
         self._channel = channel
         self._usual = self._buffer = memoryview(bytearray(self.SIZE))
         self._start = self._end = 0
@@ -32,6 +41,8 @@ class Inbox:
 
     def header(self) -> Header:
         """Read the next frame's header; raises ChannelClosed, or BadFrame for other bytes."""
+        if self.is_empty:
+            self._end = self._receive(self._buffer, idle=self.between)
         return unpack_header(self.take(HEADER.size))
 
     def take(self, count: int) -> memoryview:
@@ -106,12 +117,14 @@ class Inbox:
             self._start = self._end = 0
             self._buffer = self._usual
 
-    def _receive(self, place: memoryview, flags: int = 0) -> int:
+    def _receive(
+        self, place: memoryview, flags: int = 0, idle: Callable[[], None] | None = None
+    ) -> int:
         while True:
             try:
                 count = self._channel.recv_into(place, 0, flags)
             except BlockingIOError:
-                self.idle()
+                (idle or self.idle)()
                 continue
             except ConnectionError:
                 raise ChannelClosed from None

@@ -64,10 +64,11 @@ class Serving:
         self._when_pinged = when_pinged
         self._channel = channel.fileno()
         self._control = control
-        self._inbox = Inbox(channel, self._between_answers)
+        self._inbox = Inbox(channel, self._between_answers, self._between_requests)
         self._go = go
         self._looked = monotonic_ns()
         self._is_to_finish = False
+        self._is_to_park_at: int | None = None
         self._calls = 0
         self._requests = Requests(model.description, go.tensor_bytes)
         self._last: Known | None = None
@@ -85,7 +86,7 @@ class Serving:
                 else:
                     self._next()
                     if monotonic_ns() - self._looked > LOOK_AFTER_NS:
-                        self._between_answers()
+                        self._between_requests()
         except ChannelClosed:
             return
         except BadFrame as error:
@@ -127,7 +128,7 @@ class Serving:
             self._refuse(unpack_header(steady.head), 0, failure_of(error, self._go.memory_bytes))
             return
         if computed - self._looked > LOOK_AFTER_NS:
-            self._between_answers()
+            self._between_requests()
 
     def _expect_again(self, header: Header) -> None:
         """Take the steady path from now on if this request was like the one before.
@@ -297,6 +298,20 @@ class Serving:
         if self._is_to_finish:
             raise ChannelClosed
 
+    def _between_requests(self) -> None:
+        """Look at the control socket; a worker that is to be parked ends if nothing is asked of it.
+
+        What its channel holds then is for the worker that comes after it.
+        """
+        self._between_answers()
+        calls, self._is_to_park_at = self._is_to_park_at, None
+        if calls == self._calls and self._inbox.is_empty:
+            try:
+                os.write(self._control.fileno(), pack(Message.PARKED))
+            except ConnectionError:
+                raise ChannelClosed from None
+            raise ChannelClosed
+
     def _look_at_control(self) -> None:
         """Answer pings; the end of the control socket is the end of the worker."""
         self._looked = monotonic_ns()
@@ -313,6 +328,8 @@ class Serving:
             kind, _ = unpack_head(memoryview(message)[: HEAD.size], PING.size)
             if kind is Message.FINISH:
                 self._is_to_finish = True
+            elif kind is Message.PARK:
+                (self._is_to_park_at,) = PING.unpack_from(message, HEAD.size)
             elif kind is Message.PING:
                 (number,) = PING.unpack_from(message, HEAD.size)
                 answer = pack(Message.PONG, PONG.pack(number, self._calls))

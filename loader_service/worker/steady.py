@@ -73,7 +73,7 @@ class SteadyCall:
             try:
                 count = os.readv(self._channel, parts)
             except BlockingIOError:
-                self._inbox.idle()
+                self._inbox.between()
             except ConnectionError:
                 raise ChannelClosed from None
             else:

@@ -31,6 +31,8 @@ def sessions_of(settings: Settings) -> Sessions:
 class WorkerWithoutProcess:
     """What a session knows of a worker, without one."""
 
+    parked = False
+
     def __init__(self) -> None:
         self.lost: Failure | None = None
         self.suspect = True

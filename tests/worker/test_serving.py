@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -521,3 +522,54 @@ def test_one_that_is_to_finish_gives_the_whole_answer_that_it_has_begun(worker: 
     assert worker.ping(1) == (1, 0)  # it has read the order before this, and goes on
     assert len(read(worker.channel, length)) == length
     assert worker.has_ended()
+
+
+def park(worker: Worker, calls: int) -> None:
+    """Order it to make room if it has computed so often."""
+    worker.control.sendall(pack(Message.PARK, struct.pack("<Q", calls)))
+
+
+def test_one_that_is_to_be_parked_says_so_and_ends(worker: Worker) -> None:
+    assert worker.answers()
+    park(worker, 1)
+    assert worker.control.recv(100) == pack(Message.PARKED)
+    assert worker.has_ended()
+
+
+def test_one_that_has_computed_since_is_not_parked(worker: Worker) -> None:
+    assert worker.answers()
+    park(worker, 0)
+    assert worker.ping(1) == (1, 1)
+    assert worker.answers()
+
+
+def test_one_that_has_begun_to_read_a_request_answers_it_and_is_not_parked(worker: Worker) -> None:
+    worker.channel.sendall(REQUEST[:60])
+    park(worker, 0)
+    assert worker.ping(1) == (1, 0)  # it has read the order before this
+    worker.channel.sendall(REQUEST[60:])
+    assert read(worker.channel, len(REQUEST))[-4:] == b"dcba"
+    assert worker.ping(2) == (2, 1)
+
+
+def test_each_request_is_answered_or_left_whole_for_the_next_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An order to park and a request come at the same time, in whichever order they are seen."""
+    # It looks at the control socket a thousand times a second.
+    monkeypatch.setattr(serving, "LOOK_AFTER_NS", 1_000_000)
+    for number in range(200):
+        worker = Worker()
+        later = threading.Timer(number % 20 / 10_000, worker.channel.sendall, [REQUEST])
+        later.start()
+        park(worker, 0)
+        heard, _, _ = select.select([worker.control, worker.channel], [], [], HANG_SECONDS)
+        later.join()
+        if heard == [worker.control]:
+            assert worker.control.recv(100) == pack(Message.PARKED)
+            assert worker.has_ended()
+            assert worker._theirs.recv(1000) == REQUEST
+        else:
+            assert heard == [worker.channel]
+            assert read(worker.channel, len(REQUEST))[-4:] == b"dcba"
+        worker.close()
