@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 from loader_service.runtime.runtimes import installed_runtimes
 from loader_service.sandbox.layers import MINIMUM, Layer
 from loader_service.sandbox.probe import probe
+from model_loader_cli.checks.configuration import CheckedConfiguration, check_configuration
 from model_loader_cli.checks.daemon import Daemon
 from model_loader_cli.checks.host import Host, container_advice, container_kind
 from model_loader_cli.checks.layers import ProbeFailed, TriedLayer, try_layers
@@ -65,6 +67,7 @@ def test_the_findings_are_those_of_the_probe() -> None:
         "runtimes",
         "devices",
         "daemon",
+        "configuration",
         "trial",
         "advice",
     }
@@ -82,6 +85,36 @@ def test_a_running_service_is_found(command: Command, daemon: Path) -> None:
     value = document(command("doctor", "--json"))
     assert value["daemon"]["directory"] == str(daemon)
     assert "version 0" in value["daemon"]["detail"]
+    # Not in the state of the host, but of the service: what it lacks is what the host lacks.
+    lacks = [layer["name"] for layer in value["layers"] if not layer["available"]]
+    problems = value["daemon"]["problems"]
+    assert len(problems) == len(lacks)
+    for name, problem in zip(lacks, problems, strict=True):
+        assert problem.startswith(f"its workers do without the layer {name}: ")
+
+
+def test_mistakes_in_the_daemons_configuration_are_told() -> None:
+    wrong = {"MODEL_LOADER_LIMITS_THREADS": "many", "MODEL_LOADER_SERVICE_NOTHING": "1"}
+    value = document(run_command("doctor", "--json", env=wrong))
+    first, second = value["configuration"]["mistakes"]
+    assert first.startswith("MODEL_LOADER_SERVICE_NOTHING: there is no such setting")
+    assert second == "MODEL_LOADER_LIMITS_THREADS: must be a whole number, not 'many'"
+    found = check_configuration()
+    assert found == CheckedConfiguration(found.file, ())
+
+
+def test_what_is_wrong_with_the_service_is_shown_and_models_run_all_the_same() -> None:
+    of = replace(
+        diagnosis(),
+        daemon=Daemon("/d", "1", "version 1 at /d", ("it is draining",)),
+        configuration=CheckedConfiguration("/etc/x", ("/etc/x:3: limits.thread: no such",)),
+    )
+    text = shown(of)
+    assert "it is draining" in text
+    assert "1 mistakes: model-loaderd would not start" in text
+    assert "/etc/x:3: limits.thread: no such" in text
+    assert of.fit
+    assert "in order: no file, and the environment" in shown(diagnosis())
 
 
 def test_the_text_names_every_layer() -> None:

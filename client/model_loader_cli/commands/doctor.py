@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
 from rich.console import Console
 
+from ..checks.configuration import CheckedConfiguration, check_configuration
 from ..checks.daemon import Daemon, look_for_daemon
 from ..checks.devices import KnownDevice, look_at_devices
 from ..checks.host import Host, container_advice, look_at_host
@@ -24,7 +25,8 @@ Examples:
   model-loader doctor
   model-loader doctor --json | jq '.layers[] | select(.available | not)'
 \b
-The exit status is 0 when models run here with the minimum of isolation at least, else 1.
+The exit status is 0 when models run here with the minimum of isolation at least, else 1; what is
+wrong with a daemon, or with its configuration, is shown and changes nothing of that.
 """
 
 YES, WITHOUT, NO, ABSENT = ("yes", ON), ("no ", OFF), ("NO ", BAD), (" - ", DIM)
@@ -46,6 +48,8 @@ class Diagnosis:
     daemon: Daemon
     trial: Trial
     devices: Sequence[KnownDevice] = ()
+    configuration: CheckedConfiguration = field(default_factory=CheckedConfiguration)
+    """Of a model-loaderd that this user would start."""
 
     @property
     def fit(self) -> bool:
@@ -63,6 +67,7 @@ class Diagnosis:
             "runtimes": [asdict(runtime) for runtime in self.runtimes],
             "devices": [asdict(device) for device in self.devices],
             "daemon": asdict(self.daemon),
+            "configuration": asdict(self.configuration),
             "trial": asdict(self.trial),
             "advice": self.advice(),
         }
@@ -120,6 +125,7 @@ def diagnose(address: str | None) -> Diagnosis:
         look_for_daemon(address),
         try_model(),
         look_at_devices(),
+        check_configuration(),
     )
 
 
@@ -146,8 +152,17 @@ def show(screen: Console, diagnosis: Diagnosis) -> None:
         _show_line(screen, YES if device.available else ABSENT, device.name, _needs(device))
     _show_title(screen, "Service")
     daemon, trial = diagnosis.daemon, diagnosis.trial
-    mark = YES if daemon.directory is not None else ABSENT
+    mark = WITHOUT if daemon.problems else YES if daemon.directory is not None else ABSENT
     _show_line(screen, mark, "running service", daemon.detail)
+    for problem in daemon.problems:
+        _show_line(screen, WITHOUT, "", problem)
+    configuration = diagnosis.configuration
+    wrong = f"{len(configuration.mistakes)} mistakes: model-loaderd would not start"
+    said = f"in order: {configuration.file or 'no file'}, and the environment"
+    mark = NO if configuration.mistakes else YES
+    _show_line(screen, mark, "model-loaderd's configuration", wrong if mark is NO else said)
+    for mistake in configuration.mistakes:
+        _show_line(screen, NO, "", mistake)
     _show_line(screen, YES if trial.works else NO, "a model in a sandbox", trial.detail)
     advice = diagnosis.advice()
     if advice:
