@@ -22,15 +22,8 @@ SLACK_BYTES = 96 << 20
 LIMITS = {"memory_bytes": 512 << 20, "compute_seconds": 10, "load_seconds": 20}
 
 
-class SoakService(Service):
-    """A broker that other users may use, too."""
-
-    def __init__(self, uids: tuple[int, ...]) -> None:
-        super().__init__(dict(LIMITS), allowed_uids=list(uids))
-        self.directory.chmod(0o755)
-        # A first session, so that what every user's server takes is there before.
-        with RawSession(self.directory, "first"):
-            pass
+class Looked(Service):
+    """A service that is looked at now and then."""
 
     def look(self) -> dict[str, int]:
         """What the broker and its children hold now."""
@@ -47,6 +40,17 @@ class SoakService(Service):
     def died(self) -> bool:
         """Whether the broker has ended."""
         return self.poll() is not None
+
+
+class SoakService(Looked):
+    """A broker that other users may use, too."""
+
+    def __init__(self, uids: tuple[int, ...]) -> None:
+        super().__init__(dict(LIMITS), allowed_uids=list(uids))
+        self.directory.chmod(0o755)
+        # A first session, so that what every user's server takes is there before.
+        with RawSession(self.directory, "first"):
+            pass
 
     def end(self) -> list[str]:
         """End it; returns what was wrong with that."""
@@ -75,7 +79,7 @@ def kind_of(descriptor: Path) -> str:
         return ""
 
 
-def health(service: SoakService) -> bool:
+def health(service: Service) -> bool:
     """Whether the service says that it can make workers."""
     path = service.directory / f"uid-{os.geteuid()}" / "grpc.sock"
     with grpc.insecure_channel(f"unix:{path}") as channel:
@@ -89,7 +93,7 @@ def health(service: SoakService) -> bool:
     return False
 
 
-def check_end(service: SoakService, before: dict[str, int]) -> list[str]:
+def check_end(service: Looked, before: dict[str, int]) -> list[str]:
     """Look, when every program is gone, what is left of them."""
     if service.died():
         return ["the broker is dead"]
