@@ -135,6 +135,10 @@ bench-peers: install ## measure other servers the same way (800 MB are installed
 soak: install ## hostile and honest programs on one service (ten minutes; SOAK_SECONDS=180)
 	.venv/bin/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600)
 
+.PHONY: soak-daemon
+soak-daemon: install ## fifty programs on one daemon, with random kills (ten minutes; SOAK_SECONDS=180)
+	.venv/bin/python -m tests.soak.crowd --seconds $(or $(SOAK_SECONDS),600)
+
 .PHONY: fuzz
 fuzz: .venv/installed-fuzz ## hostile bytes at every door (ten minutes; FUZZ_MUTANTS=20000: an hour)
 	.venv/bin/python -m tests.fuzz models --mutants $(or $(FUZZ_MUTANTS),4000) --keep build/fuzz
