@@ -276,7 +276,12 @@ class Loading:
         check_size(size, limits)
         owner = session.owner
         devices = device_order(self._principals.policy_for(owner), owner, header)
-        devices = await self.device_checks.checked(devices)
+        try:
+            async with asyncio.timeout(limits.load_seconds):
+                devices = await self.device_checks.checked(devices)
+        except TimeoutError:
+            seconds = limits.load_seconds or 0
+            raise Refusal(late(seconds, seconds)) from None
         if devices is not None and devices.options.cache_token is not None:
             devices = replace(devices, cache_entry_bytes=self.compiled.entry_bytes)
         self._rate.count(owner, limits.loads_per_minute or 0)

@@ -145,6 +145,7 @@ def test_the_root_holds_the_node_alone(granted: Probe) -> None:
     assert os.statvfs(root).f_ffree == 0
 
 
+@pytest.mark.slow
 def test_a_node_that_is_not_there_is_said() -> None:
     library = "/proc/self/exe"
     with ml.embed(devices=[f"external:none={library},/dev/no-such-node"]) as connection:
