@@ -36,6 +36,10 @@ class Order:
     runtime: str = "litert"
     buffer_bytes: int = 0
     """Echo: size asked for each socket buffer; 0 leaves the kernel's own."""
+    device: str = ""
+    """The service: the device that is named, as for `--device`; empty: none."""
+    allow_fp16: bool = False
+    """The service: whether that device may compute in reduced precision."""
 
     def arrays(self) -> list[Array]:
         """The inputs, in the model's order."""
@@ -97,9 +101,13 @@ def direct(order: Order, *, relay: bool = False) -> Opened:
     """Call the model in a private service, on the direct channel."""
     import model_loader as ml
 
-    connection = ml.embed(runtime=order.runtime)
+    from ..devices import context_options, private_devices
+
+    wish = {"device": order.device or None, "allow_fp16": order.allow_fp16 or None}
+    devices = private_devices(wish) if order.device else ()
+    connection = ml.embed(runtime=order.runtime, devices=devices)
     road = ml.connect(connection.address, relay=True) if relay else connection
-    context = ml.create_context(connection=road, num_threads=order.threads)
+    context = ml.create_context(connection=road, num_threads=order.threads, **context_options(wish))
     model = ml.MLModelLoader(context).load(Path(order.model))
     arrays = order.arrays()
     names = [tensor.name for tensor in model.inputs()]

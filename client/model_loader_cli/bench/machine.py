@@ -12,7 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("model-loader", "ai-edge-litert", "tflite-runtime", "numpy", "grpcio", "protobuf")
+PACKAGES = (
+    "model-loader",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "openvino",
+    "numpy",
+    "grpcio",
+    "protobuf",
+)
 
 
 def describe() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`model-loader bench`: what the service costs a call of a user's own model."""
+"""`model-loader bench`: what the service costs a call of a user's own model, or what devices do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..bench import comparison
 from ..bench.arms import MODULES
 from ..bench.blocks import Condition
 from ..bench.comparison import BACK_TO_BACK, DIRECT, ECHO, IN_PROCESS, Row, compare
-from ..bench.interval import Interval, NothingLeft
+from ..bench.interval import NothingLeft
 from ..bench.machine import describe
 from ..bench.processes import ArmFailed
 from ..bench.progress import reporting
@@ -29,6 +29,7 @@ from ..options import RUNTIMES, json_option, model_argument
 from ..service import service
 from ..tensors import DTYPES, Array, shown_tensor
 from ..terminal import DIM, HEAD, add_row, console, in_bytes, print_json, safe, styled, table
+from .bench_devices import bench_devices, check_picture, shown
 
 SEED = 1
 TEXTS = {
@@ -47,11 +48,13 @@ EPILOG = """\b
 Examples:
   model-loader bench mobilenet.tflite --trusted
   model-loader bench mobilenet.tflite --threads 2 --pairs 20 --json
+  model-loader bench mobilenet.tflite --trusted --device xnnpack --device openvino --allow-fp16
 
 Each arm runs in a fresh process in each pair, in random order. Figures are medians over pairs, with
 bootstrap 95 % intervals; a difference that is not clearly larger than that of the same code run
 again is noise. Each arm makes pairs x blocks x calls calls, 5,000 unless told otherwise, so that a
 model of 20 ms takes some minutes: --calls 10 is shorter. docs/benchmarks.md tells the method.
+With --device, how far the answers are from those of the reference kernels is told, too.
 """
 
 
@@ -97,6 +100,25 @@ model of 20 ms takes some minutes: --calls 10 is shorter. docs/benchmarks.md tel
     show_default=True,
     help="Threads of one computation, of the service and in process.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
+    help="Compare the model on this device, as for run: reference, xnnpack, openvino or "
+    "external:NAME=LIBRARY. Repeatable.",
+)
+@click.option(
+    "--allow-fp16",
+    is_flag=True,
+    help="Measure each of these devices a second time with reduced precision.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Draw the devices' times into this file (.svg or .png; needs the extra bench).",
+)
 @json_option
 def bench(
     model: Path,
@@ -107,15 +129,36 @@ def bench(
     blocks: int,
     runtime: str,
     threads: int,
+    devices: Sequence[str],
+    allow_fp16: bool,
+    picture: Path | None,
     as_json: bool,
 ) -> int:
-    """Measure what the service costs a call of MODEL.
+    """Measure what the service costs a call of MODEL, or what devices make of it.
 
     The service is always a private one. The model runs in its sandbox; with --trusted also in an
     ordinary process, for comparison.
     """
+    if not devices and (allow_fp16 or picture is not None):
+        raise click.UsageError("--allow-fp16 and --picture are about devices: name one (--device)")
+    check_picture(picture)
     values, reply_bytes, report = _try_out(model, given, runtime, threads)
     condition = Condition(name=BACK_TO_BACK, calls=calls, blocks=blocks)
+    if devices:
+        return bench_devices(
+            model,
+            values,
+            report,
+            devices,
+            allow_fp16=allow_fp16,
+            trusted=trusted,
+            threads=threads,
+            pairs=pairs,
+            condition=condition,
+            seed=SEED,
+            picture=picture,
+            as_json=as_json,
+        )
     with reporting((4 if trusted else 3) * pairs) as progress:
         try:
             samples = compare(
@@ -216,8 +259,3 @@ def _show(model: Path, report: ml.Report, rows: Sequence[Row], sent: int, answer
         p99 = "" if row.p99_to_echo is None else f"{row.p99_to_echo:.2f} x"
         add_row(result, TEXTS[row.arm], shown(row.whole), added, p99, row.whole.pairs)
     screen.print(result)
-
-
-def shown(value: Interval) -> str:
-    """A median and its interval."""
-    return f"{value.median:.3f} [{value.low:.3f}, {value.high:.3f}]"
