@@ -182,6 +182,14 @@ def test_top_shows_what_models_use(command: Command, model: ml.MLModel) -> None:
     assert done.stdout.count("of a test") == 2
 
 
+def test_top_writes_a_json_object_each_look(command: Command, model: ml.MLModel) -> None:
+    done = command("top", "--count", "2", "--interval", "0.1", "--json")
+    looks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [[row["origin"] for row in look["models"]] for look in looks] == [["of a test"]] * 2
+    assert looks[0]["unix_seconds"] < looks[1]["unix_seconds"]
+    assert all(look["models"][0]["cpu_percent"] >= 0 for look in looks)
+
+
 def test_rates_are_of_the_time_between_two_looks() -> None:
     row = {"model_id": "a", "cpu_seconds": 2.0, "calls": 10}
     later = {"model_id": "a", "cpu_seconds": 3.0, "calls": 30}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from ..options import address_option
 from ..service import running_service
 from ..steering.admin import administered_there
 from ..steering.rows import Row, rows_of_all, rows_of_own, user_name
-from ..terminal import add_row, console, in_bytes, in_seconds, safe, styled, table
+from ..terminal import add_row, console, finite, in_bytes, in_seconds, safe, styled, table
 from .ps import DIGEST_LENGTH, ID_LENGTH
 
 EPILOG = """\b
@@ -28,6 +30,7 @@ Examples:
   model-loader top
   model-loader top --sort memory --interval 5
   model-loader top --count 1
+  model-loader top --json | jq '.models[0].model_id'
 \b
 Ctrl-C ends it. Where the output is no terminal, each look is a table of its own.
 """
@@ -56,8 +59,11 @@ SORTS: dict[str, Callable[[Row], float]] = {
     help="Time between two looks.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line: one each look.")
 @address_option
-def top(address: str | None, sort: str, interval: float, count: int | None) -> int:
+def top(
+    address: str | None, sort: str, interval: float, count: int | None, as_json: bool
+) -> int:
     """Watch what the models of the running service use; an administrator sees everybody's.
 
     CPU is the share of one core, and calls are those of a second, since the look before.
@@ -65,7 +71,7 @@ def top(address: str | None, sort: str, interval: float, count: int | None) -> i
     with (
         running_service(address) as (directory, connection),
         administered_there(directory) as admin,
-        _showing() as show,
+        _showing(plain=as_json) as show,
     ):
         before: dict[str, Row] = {}
         looked = 0.0
@@ -76,7 +82,13 @@ def top(address: str | None, sort: str, interval: float, count: int | None) -> i
                 rows = rows_of_all(admin.List(pb.ListRequest()))
             now = time.monotonic()
             add_rates(rows, before, now - looked)
-            show(_view(rows, sort, str(directory), with_user=admin is not None))
+            rows.sort(key=SORTS[sort], reverse=True)
+            if as_json:
+                said = {"unix_seconds": time.time(), "service": str(directory), "models": rows}
+                sys.stdout.write(json.dumps(finite(said), allow_nan=False) + "\n")
+                sys.stdout.flush()
+            else:
+                show(_view(rows, str(directory), with_user=admin is not None))
             before, looked = {row["model_id"]: row for row in rows}, now
             if look == count:
                 break
@@ -85,10 +97,10 @@ def top(address: str | None, sort: str, interval: float, count: int | None) -> i
 
 
 @contextmanager
-def _showing() -> Iterator[Callable[[Group], None]]:
+def _showing(*, plain: bool) -> Iterator[Callable[[Group], None]]:
     """Give what shows a view: in the place of the last one on a terminal, else below it."""
     screen = console()
-    if not screen.is_terminal:
+    if plain or not screen.is_terminal:
         yield screen.print
         return
     with Live(console=screen, auto_refresh=False, screen=True) as live:
@@ -103,20 +115,20 @@ def add_rates(rows: Sequence[Row], before: dict[str, Row], seconds: float) -> No
         row["calls_per_second"] = max(row["calls"] - last["calls"], 0) / seconds
 
 
-def _view(rows: Sequence[Row], sort: str, directory: str, *, with_user: bool) -> Group:
+def _view(rows: Sequence[Row], directory: str, *, with_user: bool) -> Group:
     workers = {row["worker_pid"]: row["memory_bytes"] for row in rows}
     head = (
         f"{time.strftime('%T')}  {len(rows)} models in {len(workers)} processes, "
         f"{in_bytes(sum(workers.values()))}, at {directory}"
     )
-    return Group(styled(safe(head)), _listing(rows, sort, with_user=with_user))
+    return Group(styled(safe(head)), _listing(rows, with_user=with_user))
 
 
-def _listing(rows: Sequence[Row], sort: str, *, with_user: bool) -> Table:
+def _listing(rows: Sequence[Row], *, with_user: bool) -> Table:
     columns = ("id", "pid", "model", "origin", "cpu %", "memory", "calls/s", "calls", "age")
     numbers = ("pid", "cpu %", "memory", "calls/s", "calls", "age")
     listing = table(*(("user", *columns) if with_user else columns), right=numbers)
-    for row in sorted(rows, key=SORTS[sort], reverse=True):
+    for row in rows:
         cells = (
             row["model_id"][:ID_LENGTH],
             row["worker_pid"],
