@@ -51,7 +51,8 @@ class Isolation:
     memory_held_by: str = ""
     """"cgroup-v2", "cgroup-v1" or "rlimit-data"."""
     worker_pid: int = 0
-    """The worker's process id, outside of its own pid namespace."""
+    """The worker's process id, outside of its own pid namespace. If the service parks models, a
+    model that was parked comes back with another one: ``Connection.models`` tells it."""
     shared: bool = False
     """Whether the worker also holds other models of the origin (``isolation="origin"``)."""
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class ModelRow:
     """The name of the file it was loaded from, or ""."""
     sha256: str
     worker_pid: int
+    """0 while the model is parked."""
     isolation: Isolation
     memory_bytes: int
     """Memory of the worker now, by its cgroup, else the resident one."""

@@ -10,6 +10,7 @@ import pytest
 
 import model_loader as ml
 from loader_service.writer import small
+from model_loader_cli.steering.rows import process_name
 from tests.cli.conftest import Command, document, run_command
 
 SYSTEM_SERVICE = Path("/run/model-loader")
@@ -101,3 +102,7 @@ def test_a_named_service_that_is_not_there(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert f"(looked in {tmp_path})" in done.stderr
     assert f"start one with: model-loaderd --directory {tmp_path}" in done.stderr
+
+
+def test_a_parked_model_has_no_process_to_show() -> None:
+    assert (process_name({"worker_pid": 12}), process_name({"worker_pid": 0})) == ("12", "parked")

@@ -12,7 +12,7 @@ from ..exits import Exit, NoService
 from ..options import address_option, json_option
 from ..service import running_service
 from ..steering.admin import administered_there
-from ..steering.rows import Row, rows_of_all, rows_of_own, user_name
+from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
 from ..terminal import add_row, console, in_bytes, in_seconds, print_json, safe, table
 
 EPILOG = """\b
@@ -81,7 +81,7 @@ def _show(rows: Sequence[Row], directory: str, *, with_user: bool) -> None:
         on, missing = len(row["layers"]), len(row["missing_layers"])
         cells = (
             row["model_id"][:ID_LENGTH],
-            row["worker_pid"],
+            process_name(row),
             row["model"] or row["sha256"][:DIGEST_LENGTH],
             row["origin"],
             f"{on} of {on + missing}" if missing else f"all {on}",

@@ -21,7 +21,7 @@ from ..exits import Exit
 from ..options import address_option
 from ..service import running_service
 from ..steering.admin import administered_there
-from ..steering.rows import Row, rows_of_all, rows_of_own, user_name
+from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
 from ..terminal import add_row, console, finite, in_bytes, in_seconds, safe, styled, table
 from .ps import DIGEST_LENGTH, ID_LENGTH
 
@@ -116,7 +116,7 @@ def add_rates(rows: Sequence[Row], before: dict[str, Row], seconds: float) -> No
 
 
 def _view(rows: Sequence[Row], directory: str, *, with_user: bool) -> Group:
-    workers = {row["worker_pid"]: row["memory_bytes"] for row in rows}
+    workers = {row["worker_pid"]: row["memory_bytes"] for row in rows if row["worker_pid"]}
     head = (
         f"{time.strftime('%T')}  {len(rows)} models in {len(workers)} processes, "
         f"{in_bytes(sum(workers.values()))}, at {directory}"
@@ -131,7 +131,7 @@ def _listing(rows: Sequence[Row], *, with_user: bool) -> Table:
     for row in rows:
         cells = (
             row["model_id"][:ID_LENGTH],
-            row["worker_pid"],
+            process_name(row),
             row["model"] or row["sha256"][:DIGEST_LENGTH],
             row["origin"],
             f"{row['cpu_percent']:.1f}",

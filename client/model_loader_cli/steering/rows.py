@@ -38,6 +38,11 @@ def rows_of_own(models: Any) -> list[Row]:
     ]
 
 
+def process_name(row: Row) -> str:
+    """The worker's process id; a parked model has none."""
+    return str(row["worker_pid"] or "parked")
+
+
 def rows_of_all(reply: admin_pb.ListReply) -> list[Row]:
     """Take what the admin service lists."""
     return [
