@@ -61,9 +61,7 @@ SORTS: dict[str, Callable[[Row], float]] = {
 @click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line: one each look.")
 @address_option
-def top(
-    address: str | None, sort: str, interval: float, count: int | None, as_json: bool
-) -> int:
+def top(address: str | None, sort: str, interval: float, count: int | None, as_json: bool) -> int:
     """Watch what the models of the running service use; an administrator sees everybody's.
 
     CPU is the share of one core, and calls are those of a second, since the look before.
