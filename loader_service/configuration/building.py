@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from loader_service.broker.settings import Policy, Settings, clients_of, complete
+from loader_service.broker.settings import SERVICE_POLICY, Policy, Settings, clients_of, complete
 from loader_service.broker.tcp_settings import Tcp
 from loader_service.configuration.accounts import members_of, name_of
 from loader_service.configuration.credentials import read_credentials, table_is_sound
@@ -62,11 +62,16 @@ def _policies(values: Values, settings: Settings) -> Iterator[Policy]:
     """Yield the policies; what one does not say is what the service's own values say."""
     named: dict[int, str] = {}
     of_clients: dict[str, str] = {}
+    names = {SERVICE_POLICY}
     own = settings.own_policy()
     for number, place in enumerate(values.policies):
         keys: Keys = (POLICY, number)
         given, limits = values.within(*keys), values.within(*keys, LIMITS)
         name = given.pop("name", f"policy {number + 1}")
+        if name in names:
+            reason = f"there is a policy {name!r} already, and limits are set by its name"
+            values.wrong(_of_policy(values, place, "name"), reason)
+        names.add(name)
         uids, gids = (given.pop(what, frozenset()) for what in ("users", "groups"))
         clients = (given.get(what, frozenset()) for what in ("certificates", "tokens"))
         if not (uids | gids).union(*clients) and not _is_wrong(values, place):

@@ -158,6 +158,14 @@ threads = 0
             f"FILE:4: policy[2]: {accounts.name_of(7)} has a policy already: 'a'",
         ),
         (
+            "[[policy]]\nname='a'\nusers = [7]\n[[policy]]\nusers = [8]\nname = 'a'",
+            "FILE:6: policy[2].name: there is a policy 'a' already, and limits are set by its name",
+        ),
+        (
+            "[[policy]]\nusers = [7]\nname = 'service'",
+            "FILE:3: policy[1].name: there is a policy 'service' already",
+        ),
+        (
             "[service]\nisolation = 'origin'\n[limits]\nmodels_per_origin = 241",
             "FILE:4: limits.models_per_origin: with isolation 'origin' models_per_origin is at "
             "most 240, not 241",
