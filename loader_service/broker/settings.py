@@ -61,6 +61,10 @@ NOT_NEGATIVE = (
     "drain_seconds",
 )
 """Settings that may be zero, too."""
+MOST_SECONDS = 1_000_000
+"""The longest of any time: eleven days. Its milliseconds fit into the C int that gRPC takes."""
+MOST_OF_ANYTHING = 2**53 - 1
+"""The highest whole number below which a JSON number holds every other one."""
 STDERR_BYTES_PER_SECOND = 256 << 10
 
 
@@ -246,6 +250,10 @@ class Settings(SharedLimits):
         for name in NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in (*POSITIVE, *NOT_NEGATIVE):
+            most = MOST_SECONDS if name.endswith("_seconds") else MOST_OF_ANYTHING
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most:,}, not {getattr(self, name)}")
         if self.metrics_port is not None and not 0 < self.metrics_port < 65536:
             raise ValueError(f"metrics_port must be 1 to 65535, not {self.metrics_port}")
         shared_limits.check(self)

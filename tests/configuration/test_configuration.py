@@ -176,6 +176,14 @@ threads = 0
             "models_per_origin is at most 240, not 241",
         ),
         ("[limits]\nmemory_bytes = 'none'", "FILE:2: limits.memory_bytes: must be a number of"),
+        (
+            "[service]\nhandshake_seconds = inf",
+            "FILE:2: service.handshake_seconds: must be at most 1,000,000, not inf",
+        ),
+        (
+            "[service]\nkept_model_bytes = '9999999999 TiB'",
+            "FILE:2: service.kept_model_bytes: must be at most 9,007,199,254,740,991, not 109",
+        ),
     ],
 )
 def test_a_mistake_is_told_where_it_is(text: str, said: str, tmp_path: Path) -> None:
