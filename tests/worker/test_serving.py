@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -543,11 +545,18 @@ def test_one_that_has_computed_since_is_not_parked(worker: Worker) -> None:
     assert worker.answers()
 
 
-def test_one_that_has_begun_to_read_a_request_answers_it_and_is_not_parked(worker: Worker) -> None:
-    worker.channel.sendall(REQUEST[:60])
+@pytest.mark.parametrize("sent", [20, 48, 60, 48 + len(TABLE), 48 + len(TABLE) + 2])
+def test_one_that_has_begun_to_read_a_request_answers_it_and_is_not_parked(
+    worker: Worker, sent: int
+) -> None:
+    worker.channel.sendall(REQUEST[:sent])
+    unread = struct.pack("i", 1)
+    while any(unread):
+        unread = fcntl.ioctl(worker._theirs, termios.FIONREAD, bytes(4))
+        time.sleep(0.001)
     park(worker, 0)
     assert worker.ping(1) == (1, 0)  # it has read the order before this
-    worker.channel.sendall(REQUEST[60:])
+    worker.channel.sendall(REQUEST[sent:])
     assert read(worker.channel, len(REQUEST))[-4:] == b"dcba"
     assert worker.ping(2) == (2, 1)
 
