@@ -550,8 +550,9 @@ def test_one_that_has_begun_to_read_a_request_answers_it_and_is_not_parked(
     worker: Worker, sent: int
 ) -> None:
     worker.channel.sendall(REQUEST[:sent])
-    unread = struct.pack("i", 1)
+    unread, ends = struct.pack("i", 1), time.monotonic() + HANG_SECONDS
     while any(unread):
+        assert time.monotonic() < ends
         unread = fcntl.ioctl(worker._theirs, termios.FIONREAD, bytes(4))
         time.sleep(0.001)
     park(worker, 0)
