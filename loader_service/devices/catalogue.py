@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Self
 
 from loader_service.sandbox.granted_calls import (
@@ -113,11 +114,13 @@ def openvino_grants(enabled: Enabled) -> Grants:
     threads that compute.
     """
     del enabled
-    if find_spec(OPENVINO) is None:
+    found = find_spec(OPENVINO)
+    if found is None:
         raise DeviceMissing("OpenVINO is not installed: pip install 'model-loader[openvino]'")
     return Grants(
         system_calls=(EXECUTABLE_MEMORY, OWN_FILE, NUMA_IS_REFUSED),
         file="partition.tflite",
+        empty_files=_reader_of_compiled(found.submodule_search_locations or ()),
         tasks=8 + 2 * (os.cpu_count() or 1),
     )
 
@@ -127,6 +130,15 @@ def _is_device_node(path: str) -> bool:
         return stat.S_ISCHR(os.stat(path).st_mode)
     except OSError:
         return False
+
+
+def _reader_of_compiled(folders: Iterable[str]) -> tuple[str, ...]:
+    """Return OpenVINO's library that reads compiled partitions.
+
+    The worker has it loaded, but OpenVINO looks for its name before each use.
+    """
+    found = (Path(folder, "libs").glob("libopenvino_ir_frontend.so*") for folder in folders)
+    return tuple(sorted(str(path) for paths in found for path in paths))
 
 
 PARTITIONED = frozenset({"max_number_delegated_partitions", "min_nodes_per_partition"})

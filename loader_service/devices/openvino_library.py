@@ -22,6 +22,8 @@ from loader_service.sandbox import own_file
 
 INSTALL: Final = "pip install 'model-loader[openvino]'"
 FRAMEWORK: Final = "tflite"
+COMPILED: Final = "ir"
+"""The format of what a compiled partition holds."""
 _TELEMETRY: Final = "openvino_telemetry"
 
 ELEMENT_TYPES: Final = {
@@ -58,7 +60,10 @@ class Library:
         try:
             self.core: Any = openvino.Core()
             self.devices: tuple[str, ...] = tuple(self.core.available_devices)
-            self._reader: Any = frontends.FrontEndManager().load_by_framework(FRAMEWORK)
+            manager = frontends.FrontEndManager()
+            self._reader: Any = manager.load_by_framework(FRAMEWORK)
+            # Its library is then loaded, when a compiled partition is read behind the lock-down.
+            manager.load_by_framework(COMPILED)
         except RuntimeError as error:
             raise DeviceMissing(f"OpenVINO does not start: {first_line(error)}") from None
         if self._reader is None:

@@ -1,14 +1,14 @@
 """A root directory with nothing in it, and no way to put something there.
 
 A device may be granted one file in it, for a library that reads nothing but files: see `RootFile`.
-And it may be granted device nodes, under the paths that they have on the host.
+And it may be granted device nodes and empty files, under the paths that they have on the host.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -36,22 +36,25 @@ class RootFile:
     """Most that it can hold."""
 
 
-def enter_empty_root(file: RootFile | None = None, nodes: Sequence[str] = ()) -> int | None:
+def enter_empty_root(
+    file: RootFile | None = None, nodes: Sequence[str] = (), empty: Sequence[str] = ()
+) -> int | None:
     """Make an empty, read-only file system the root and unmount everything else.
 
     Needs a mount namespace of its own and CAP_SYS_ADMIN in it. Afterwards no path but `/` resolves
     (not even /proc), so whatever must be read has to be read before. With a `file`, that one is in
     the root too: by name it can only be read, and the descriptor that is returned is the only way
     to write it. Device nodes, by absolute paths, are there as the host has them; one that the host
-    does not give is an empty file. Raises `OSError`.
+    does not give is an empty file, as are those of `empty`. Raises `OSError`.
     """
     # Nothing that is mounted or unmounted here may reach the namespace this one was copied from.
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
     mount_point = next(path for path in policy.ROOT_MOUNT_POINTS if os.path.isdir(path))
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     writing = None
-    names = _names(nodes)
-    if file is None and not nodes:
+    files = {*nodes, *empty}
+    names = _names(files)
+    if file is None and not files:
         _mount("tmpfs", mount_point, "tmpfs", flags | _MS_RDONLY, policy.ROOT_OPTIONS)
     else:
         inodes = 1 + (file is not None) + len(names)
@@ -60,7 +63,11 @@ def enter_empty_root(file: RootFile | None = None, nodes: Sequence[str] = ()) ->
         )
         _mount("tmpfs", mount_point, "tmpfs", flags, options)
         for name in names:
-            _make(os.path.join(mount_point, name), is_directory=f"/{name}" not in nodes)
+            descriptor = _make(
+                os.path.join(mount_point, name), is_directory=f"/{name}" not in files
+            )
+            if descriptor is not None:
+                os.close(descriptor)
         if file is not None:
             writing = _make(os.path.join(mount_point, file.name))
         # A second mount of it, which has no writer and can therefore be made read-only. The first
@@ -82,9 +89,9 @@ def enter_empty_root(file: RootFile | None = None, nodes: Sequence[str] = ()) ->
     return writing
 
 
-def _names(nodes: Sequence[str]) -> list[str]:
-    """Return what the root must have for these nodes, the directories first."""
-    paths = [PurePosixPath(node) for node in nodes]
+def _names(files: Iterable[str]) -> list[str]:
+    """Return what the root must have for these files, the directories first."""
+    paths = [PurePosixPath(file) for file in files]
     all_paths = {above for path in paths for above in (path, *path.parents)}
     return sorted(str(path).strip("/") for path in all_paths if path != PurePosixPath("/"))
 

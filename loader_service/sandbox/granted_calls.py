@@ -7,6 +7,7 @@ granted a set has these rules in the place of the plain ones of the same calls.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Iterable, Mapping
@@ -53,6 +54,16 @@ GRANTED_SYSTEM_CALLS: Final[Mapping[str, tuple[Rule, ...]]] = MappingProxyType(
                 Fail(errno.EACCES),
                 "opens the one file that the root has, for reading only",
                 (Case((Condition(2, _READ_ONLY, 0),), Allow()),),
+            ),
+            Rule("getdents64", Allow(), "lists that root"),
+            Rule(
+                "fcntl",
+                Kill(),
+                "how that root is open, and not for children: asked before it is listed",
+                tuple(
+                    Case((Condition(1, INT, command),), Allow())
+                    for command in (fcntl.F_GETFL, fcntl.F_SETFD)
+                ),
             ),
             Rule("stat", Allow(), "whether that file is there"),
             Rule("newfstatat", Allow(), "whether that file is there"),

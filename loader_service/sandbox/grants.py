@@ -24,6 +24,9 @@ class Grants:
     """The name of one file in the worker's otherwise empty root: in memory, written by the worker
     through a descriptor from its birth and opened by name for reading only. For libraries that
     read nothing but files."""
+    empty_files: tuple[str, ...] = ()
+    """Absolute paths under which the root has empty files: they stand for libraries that are loaded
+    already, and that the device looks for again."""
     tasks: int = 0
     """Threads that the device starts beside those of the interpreters."""
 
@@ -42,6 +45,7 @@ class Grants:
             both(self.device_nodes, other.device_nodes),
             both(self.system_calls, other.system_calls),
             self.file or other.file,
+            both(self.empty_files, other.empty_files),
             self.tasks + other.tasks,
         )
 
@@ -54,6 +58,8 @@ class Grants:
             said.append(f"system calls: {', '.join(self.system_calls)}")
         if self.file:
             said.append(f"one file in memory, {self.file}")
+        if self.empty_files:
+            said.append(f"files with nothing in them, {', '.join(self.empty_files)}")
         if self.tasks:
             said.append(f"{self.tasks} more threads")
         return tuple(said)
@@ -69,6 +75,7 @@ class Grants:
             tuple(fields["device_nodes"]),
             tuple(fields["system_calls"]),
             fields["file"],
+            tuple(fields["empty_files"]),
             fields["tasks"],
         )
 

@@ -18,6 +18,7 @@ _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
 _WRITE_FILE: Final = 1 << 1
 _READ_FILE: Final = 1 << 2
+_READ_DIRECTORY: Final = 1 << 3
 _DEVICE_CONTROL: Final = 1 << 15
 # struct landlock_path_beneath_attr is packed.
 _PATH_BENEATH: Final = struct.Struct("=Qi")
@@ -31,12 +32,17 @@ def abi_version() -> int:
 
 
 def refuse_everything(
-    abi: int | None = None, *, readable: int | None = None, nodes: Sequence[int] = ()
+    abi: int | None = None,
+    *,
+    readable: int | None = None,
+    listed: int | None = None,
+    nodes: Sequence[int] = (),
 ) -> int:
     """Refuse this thread, for good, everything that Landlock can refuse; needs no_new_privs.
 
     `abi` asks for the rights of an older ABI than the kernel's. `readable` is a descriptor of the
-    one file that may still be opened for reading, `nodes` are those of device nodes that may still
+    one file that may still be opened for reading, `listed` is one of a directory that may still be
+    listed, with all below it, `nodes` are those of device nodes that may still
     be used. Returns the ABI whose rights are refused. Raises `OSError`.
     """
     known = min(abi or abi_version(), max(policy.LANDLOCK_RIGHTS))
@@ -45,7 +51,8 @@ def refuse_everything(
     fields = (rights.file_system, rights.network, rights.scopes)
     attributes = ctypes.create_string_buffer(form.pack(*fields[: form.size // 8]), form.size)
     rule_set = libc.syscall("landlock_create_ruleset", ctypes.addressof(attributes), form.size, 0)
-    opened = [] if readable is None else [(_READ_FILE, readable)]
+    given = ((_READ_FILE, readable), (_READ_DIRECTORY, listed))
+    opened = [(right, descriptor) for right, descriptor in given if descriptor is not None]
     use = (_READ_FILE | _WRITE_FILE | _DEVICE_CONTROL) & rights.file_system
     try:
         for what, descriptor in (*opened, *((use, node) for node in nodes)):

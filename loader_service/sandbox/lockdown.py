@@ -77,10 +77,11 @@ def enter_namespaces(
     uid: int | None,
     file: RootFile | None = None,
     nodes: Sequence[str] = (),
+    empty: Sequence[str] = (),
 ) -> Outcome:
     """Change to user `uid`, then enter the wanted namespaces and the empty root.
 
-    `file` and `nodes` are what devices are granted in that root.
+    `file`, `nodes` and `empty` files are what devices are granted in that root.
 
     For the intermediate process: it must have one thread. Each layer that the host refuses is left
     out and reported; layers that `lock_down` enters are ignored here. `uid` is `None` for a service
@@ -104,7 +105,8 @@ def enter_namespaces(
     steps.take(Layer.MOUNT_NAMESPACE, partial(namespaces.enter_namespace, Layer.MOUNT_NAMESPACE))
     opened: list[int | None] = []
     steps.take(
-        Layer.EMPTY_ROOT, lambda: opened.append(_enter_empty_root(steps.entered, file, nodes))
+        Layer.EMPTY_ROOT,
+        lambda: opened.append(_enter_empty_root(steps.entered, file, nodes, empty)),
     )
     for layer in NAMESPACE_LAYERS[NAMESPACE_LAYERS.index(Layer.PID_NAMESPACE) :]:
         steps.take(layer, partial(namespaces.enter_namespace, layer))
@@ -194,17 +196,25 @@ def _change_user(uid: int | None) -> None:
 
 
 def _refuse_by_landlock(file: int | None, nodes: Sequence[str]) -> None:
-    opened = [os.open(node, os.O_PATH | os.O_CLOEXEC) for node in nodes]
+    paths = nodes if file is None else ("/", *nodes)
+    opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths]
     try:
-        landlock.refuse_everything(readable=file, nodes=opened)
+        if file is None:
+            landlock.refuse_everything(nodes=opened)
+        else:
+            root, *rest = opened
+            landlock.refuse_everything(readable=file, listed=root, nodes=rest)
     finally:
         for descriptor in opened:
             os.close(descriptor)
 
 
 def _enter_empty_root(
-    entered: AbstractSet[Layer], file: RootFile | None, nodes: Sequence[str]
+    entered: AbstractSet[Layer],
+    file: RootFile | None,
+    nodes: Sequence[str],
+    empty: Sequence[str],
 ) -> int | None:
     if Layer.MOUNT_NAMESPACE not in entered:
         raise OSError("it needs a mount namespace")
-    return empty_root.enter_empty_root(file, nodes)
+    return empty_root.enter_empty_root(file, nodes, empty)

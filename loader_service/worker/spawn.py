@@ -63,7 +63,11 @@ def _intermediate(
         grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
         file = RootFile(grants.file, order.file_bytes) if grants.file else None
         namespaces = lockdown.enter_namespaces(
-            frozenset(lockdown.NAMESPACE_LAYERS), order.uid, file, grants.device_nodes
+            frozenset(lockdown.NAMESPACE_LAYERS),
+            order.uid,
+            file,
+            grants.device_nodes,
+            grants.empty_files,
         )
         pid = os.fork()
         if pid == 0:

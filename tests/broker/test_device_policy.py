@@ -171,6 +171,8 @@ def test_a_device_is_enabled_once() -> None:
 
 def test_grants_are_said_in_sentences() -> None:
     assert Grants().sentences() == ()
-    said = Grants(("/dev/npu",), ("executable-memory",), "a.tflite", 3).sentences()
-    for word in ("/dev/npu", "executable-memory", "a.tflite", "3 more threads"):
+    granted = Grants(("/dev/npu",), ("executable-memory",), "a.tflite", ("/lib/a.so",), 3)
+    said = granted.sentences()
+    assert Grants.from_fields(granted.to_fields()) == granted
+    for word in ("/dev/npu", "/lib/a.so", "executable-memory", "a.tflite", "3 more threads"):
         assert sum(word in sentence for sentence in said) == 1

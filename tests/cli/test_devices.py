@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import model_loader as ml
 from loader_service.writer.small import add
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, document, run_command
+from tests.devices.little_delegate import compile_delegate
+from tests.support.host import user_namespaces_usable
 
 pytestmark = pytest.mark.isolation
 
@@ -63,3 +66,25 @@ def test_doctor_shows_devices_and_their_grants(command: Command) -> None:
     assert devices["xnnpack"]["grants"] == []
     openvino = devices["openvino"]
     assert bool(openvino["grants"]) == openvino["available"] != bool(openvino["detail"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not user_namespaces_usable(), reason="this host refuses user namespaces to this user"
+)
+def test_ps_shows_what_a_model_s_device_was_granted(
+    model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    library = compile_delegate(tmp_path_factory.mktemp("delegate"))
+    with (
+        ml.embed(devices=[f"external:little={library},/dev/zero"]) as connection,
+        ml.create_context(connection=connection, accelerator_name="external") as context,
+        ml.MLModelLoader(context).load(model),
+        ml.MLModelLoader(ml.create_context(connection=connection)).load(model),
+    ):
+        place = {"MODEL_LOADER_ADDRESS": str(connection.address)}
+        rows = document(run_command("ps", "--json", env=place))["models"]
+        granted = ["opens /dev/zero", "system calls: device-nodes"]
+        assert sorted(row["devices"].get("external:little", []) for row in rows) == [[], granted]
+        said = run_command("ps", env=place).stdout
+        assert f"external:little has in its workers: {'; '.join(granted)}" in said

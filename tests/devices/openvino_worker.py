@@ -69,7 +69,7 @@ def in_worker(work: Callable[[OpenVinoDevice], object]) -> Ending:
         namespaces.enter_user_namespace()
         namespaces.enter_namespace(Layer.MOUNT_NAMESPACE)
         file = RootFile(grants.file, FILE_BYTES)
-        descriptor = empty_root.enter_empty_root(file)
+        descriptor = empty_root.enter_empty_root(file, empty=grants.empty_files)
         assert descriptor is not None
         kept = {0: 0, 1: 1, 2: 2, CHILD_REPORT: CHILD_REPORT, FILE_DESCRIPTOR: descriptor}
         descriptors.place(kept)

@@ -12,6 +12,7 @@ import pytest
 import model_loader as ml
 from tests.devices.keeping_device import NAME
 from tests.devices.models import chain, expected
+from tests.devices.openvino_worker import need_openvino_in_a_service
 from tests.support.raw_client import Service
 
 pytestmark = pytest.mark.isolation
@@ -61,6 +62,23 @@ def test_what_was_compiled_is_found_by_the_next_load_of_the_same(service: Keepin
     assert service.load(TOKEN, origin="another program") == ["miss", "miss"]
     assert service.load(None) == ["", ""]
     assert service.load(TOKEN) == ["hit", "hit"]
+
+
+@pytest.mark.slow
+def test_what_openvino_compiled_is_found_by_the_next_load() -> None:
+    need_openvino_in_a_service()
+    options = {"accelerator_name": "openvino", "cache_token": TOKEN}
+    with ml.embed(devices=["openvino"]) as connection:
+        found = []
+        for _ in range(2):
+            context = ml.create_context(connection=connection, **options)  # type: ignore[arg-type]
+            with ml.MLModelLoader(context).load(chain(OPERATORS)) as model:
+                answer = model.compute(X)
+                np.testing.assert_allclose(answer, expected(OPERATORS, X), rtol=1e-6)
+                report = model.delegation()
+                assert report is not None
+                found.append([(part.device, part.cache) for part in report.partitions])
+    assert found == [[("openvino:CPU", "miss")], [("openvino:CPU", "hit")]]
 
 
 @pytest.mark.slow

@@ -166,6 +166,56 @@ def test_a_model_that_it_does_not_read_is_read_in_parts() -> None:
     assert reads == 5
 
 
+class Kept(dict[bytes, bytes]):
+    """A cache without a broker."""
+
+    def put(self, key: bytes, blob: bytes) -> None:
+        """Keep a blob."""
+        self[key] = blob
+
+
+@pytest.mark.isolation
+@pytest.mark.usefixtures("openvino")
+def test_what_was_compiled_is_taken_from_the_cache_for_the_same_only() -> None:
+    operators = ["ADD", "MUL"]
+    x = np.array([-2.25, 0, 1.5, 99], np.float32)
+
+    def work(device: OpenVinoDevice) -> object:
+        cache, model = Kept(), read_view(chain(operators))
+        found = []
+
+        def compile_and_run(**how: object) -> None:
+            executable = compile_whole(device, model, cache=cache, **how)
+            found.append([executable.cache_hit, answers(executable, x)[0], len(cache)])
+            executable.close()
+
+        compile_and_run()
+        compile_and_run()
+        # What else goes into a compilation: its precision, its preference and its threads.
+        compile_and_run(allow_fp16=True)
+        compile_and_run(preference=Preference.SUSTAINED_SPEED)
+        compile_and_run(threads=2)
+        # What OpenVINO does not take is compiled anew, and replaced.
+        for key in cache:
+            cache[key] = b"no compiled partition"
+        compile_and_run()
+        compile_and_run()
+        return found
+
+    found = in_worker(work).result()
+    wanted = pytest.approx(expected(operators, x).tolist(), rel=1e-2)
+    assert [(hit, kept) for hit, _, kept in found] == [
+        (False, 1),
+        (True, 1),
+        (False, 2),
+        (False, 3),
+        (False, 4),
+        (False, 4),
+        (True, 4),
+    ]
+    assert [answer for _, answer, _ in found] == [wanted] * len(found)
+
+
 @pytest.mark.isolation
 @pytest.mark.usefixtures("openvino")
 def test_what_comes_too_late_is_not_taken() -> None:

@@ -7,6 +7,7 @@ its model is a probe. What holds for all workers is in the other files of this r
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ FORBIDDEN = (
     ("mount", ("mount", 0, "/", 0, 4096, 0)),
     ("lock a file", ("flock", FILE_DESCRIPTOR, 2)),
     ("copy a descriptor", ("dup", FILE_DESCRIPTOR)),
+    ("copy a descriptor otherwise", ("fcntl", FILE_DESCRIPTOR, fcntl.F_DUPFD, 0)),
+    ("seal or lease a file", ("fcntl", FILE_DESCRIPTOR, fcntl.F_SETLEASE, fcntl.F_WRLCK)),
     ("open by the new call", ("openat2", HERE, FILE, {"zeros": 24}, 24)),
 )
 
@@ -148,11 +151,21 @@ def test_own_file_is_the_only_one(granted: Probe, path: str) -> None:
         assert granted.call("newfstatat", HERE, path, {"zeros": 512}, 0) == -errno.ENOENT
 
 
+def test_own_file_has_its_root_listed_and_nothing_else(granted: Probe) -> None:
+    root = granted.call("openat", HERE, "/", os.O_RDONLY | os.O_DIRECTORY)
+    assert root > FILE_DESCRIPTOR
+    assert granted.call("fcntl", root, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    assert granted.call("getdents64", root, {"zeros": 4096}, 4096) > 0
+    assert granted.call("close", root) == 0
+
+
 def test_own_file_stands_in_a_root_with_nothing_else(granted: Probe) -> None:
     root = Path(f"/proc/{granted.pid}/root")
     if os.geteuid() != 0:
         pytest.skip("only root sees the root of another user's process")
-    assert os.listdir(root) == [FILE.strip("/")]
+    found = [f"/{path.relative_to(root)}" for path in root.rglob("*") if not path.is_dir()]
+    assert sorted(found) == sorted([FILE, *grants_of(Enabled(OPENVINO)).empty_files])
+    assert [(root / name.strip("/")).stat().st_size for name in found] == [0] * len(found)
     assert os.statvfs(root).f_flag & os.ST_RDONLY
     assert os.statvfs(root).f_ffree == 0
 
