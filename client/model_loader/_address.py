@@ -1,4 +1,4 @@
-"""Where the service's socket directory may be."""
+"""Where the service may be: a directory of sockets, or, by name only, a port of the network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from model_loader_wire.system_service import ACCOUNT, is_system_user
 
 from .errors import ConstraintError, NetworkError, NotSupportedError, SecurityError
 
 VARIABLE = "MODEL_LOADER_ADDRESS"
+SCHEMES = ("tcp://", "grpcs://")
+"""How the address of a service of the network begins; both are the same."""
+CREDENTIALS_FROM = {
+    "ca": "MODEL_LOADER_TLS_CA",
+    "certificate": "MODEL_LOADER_TLS_CERTIFICATE",
+    "key": "MODEL_LOADER_TLS_KEY",
+    "token": "MODEL_LOADER_TOKEN_FILE",
+}
+"""Where each is looked for that is not given; a token is in a file, which nobody else sees."""
 ATTACH_SOCKET = "attach.sock"
 DAEMON_DIRECTORY = "model-loader"
 SYSTEM_DIRECTORY = Path("/run/model-loader")
@@ -26,6 +36,42 @@ class Address:
 
     directory: Path
     explicit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAddress:
+    """A port of a machine of the network."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Write it as ``connect`` takes it."""
+        return f"tcp://{self.target}"
+
+    @property
+    def target(self) -> str:
+        """The same in gRPC's words."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def network_address(address: str | os.PathLike[str] | None) -> NetworkAddress | None:
+    """Return the port that was named, also by the environment; None for what is no such address.
+
+    Raises ConstraintError for one that cannot be.
+    """
+    given = address if address is not None else os.environ.get(VARIABLE)
+    if not isinstance(given, str) or not given.startswith(SCHEMES):
+        return None
+    try:
+        parts = urlsplit(given)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    rest = "" if host is None else f"{parts.username or ''}{parts.path.strip('/')}{parts.query}"
+    if not host or not port or rest:
+        raise ConstraintError(f"{given!r} is no address: give tcp://HOST:PORT")
+    return NetworkAddress(host, port)
 
 
 def require_linux() -> None:
@@ -63,7 +109,7 @@ def _directory(address: str | os.PathLike[str]) -> Path:
     if "://" in text.removeprefix("unix://") or not path.is_absolute():
         raise ConstraintError(
             f"{text!r} is no address: give the absolute path of the service's socket directory, "
-            "for example unix:/run/model-loader"
+            "for example unix:/run/model-loader, or tcp://HOST:PORT for one of another machine"
         )
     return path
 

@@ -31,6 +31,7 @@ from ._effects import (
     Upload,
 )
 from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
+from ._tls import open_channel
 from .errors import InvalidStateError, NetworkError
 
 Result = TypeVar("Result")
@@ -180,7 +181,7 @@ class AsyncDriver:
     async def _dial(self, effect: Dial) -> None:
         self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
         if effect.target != self._target:
-            self._channel = grpc.aio.insecure_channel(effect.target, options=GRPC_OPTIONS)
+            self._channel = open_channel(grpc.aio, effect.target, effect.tls, GRPC_OPTIONS)
             self._methods = {}
             self._target = effect.target
 

@@ -141,7 +141,7 @@ class BlockingDriver:
         return BlockingChannel(effect.socket)
 
     def _dial(self, effect: Dial) -> None:
-        self._control.dial(effect.target, effect.token)
+        self._control.dial(effect.target, effect.token, tls=effect.tls)
 
     def _open_stream(self, effect: OpenStream) -> Any:
         return self._control.open_stream(effect.request.SerializeToString(), effect.timeout)

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from . import _fork
 from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
+from ._tls import Tls, open_channel
 from ._uninterrupted import detached, uninterrupted
 from .errors import InvalidStateError, NetworkError
 
@@ -43,7 +44,7 @@ class BlockingControl:
         self._stream: Any = None
         self._generation = _fork.current
 
-    def dial(self, target: str, token: str) -> None:
+    def dial(self, target: str, token: str, *, tls: Tls | None = None) -> None:
         """Make the channel, or only change the token."""
         import grpc
         from grpc.experimental import ChannelOptions
@@ -54,7 +55,7 @@ class BlockingControl:
             # forks in _uninterrupted.
             options = [*GRPC_OPTIONS, (ChannelOptions.SingleThreadedUnaryStream, 1)]
             self._channel = uninterrupted(
-                lambda: grpc.insecure_channel(target, options=options), _nothing
+                lambda: open_channel(grpc, target, tls, options), _nothing
             )
             self._methods = {}
             self._target = target

@@ -14,6 +14,7 @@ from ._closing import Closing
 from ._fork import BoundToProcess
 from ._load import inspect
 from ._session import Session, open_session
+from ._tls import Credentials
 from ._values import Format, ModelRow, NamedModel
 
 
@@ -30,7 +31,7 @@ class ConnectionFace(BoundToProcess):
     @property
     def address(self) -> str:
         """The service's address, as ``connect`` takes it."""
-        return f"unix:{self._session.directory}"
+        return self._session.address
 
     @property
     def origin(self) -> str:
@@ -123,22 +124,36 @@ def connect(
     *,
     origin: str | None = None,
     relay: bool = False,
+    ca: str | os.PathLike[str] | None = None,
+    certificate: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+    token: str | None = None,
 ) -> Connection:
     """Open a connection.
 
-    `address` is ``unix:/directory`` or the directory's path. Without it: the variable
+    `address` is ``unix:/directory`` or the directory's path, or ``tcp://host:port`` (the same as
+    ``grpcs://host:port``) for a service of another machine. Without it: the variable
     ``MODEL_LOADER_ADDRESS``, else a running daemon of the user's, else the system's, else a private
     service of this program's own, which ends with it.
 
     `origin` names the program within its user, for counting and limits; by default it is derived
     from the program's file, and shown as ``origin``. `relay` sends tensors through the broker,
-    for places where no descriptor can be handed over.
+    for places where no descriptor can be handed over, as is always done over the network.
+
+    The rest is for the network (``docs/network.md``): `ca` is the file of the authority that must
+    have signed the service's certificate, `certificate` and `key` the files that show who this
+    client is, all in PEM, and `token` says so otherwise. What is not given is looked for in
+    ``MODEL_LOADER_TLS_CA``, ``MODEL_LOADER_TLS_CERTIFICATE``, ``MODEL_LOADER_TLS_KEY``, and in the
+    file that ``MODEL_LOADER_TOKEN_FILE`` names.
 
     Raises NetworkError if a named service does not answer, SecurityError if it belongs to somebody
-    else, NotSupportedError where no service can run, ConstraintError for what is no address.
+    else, cannot prove who it is, or does not know this client, NotSupportedError where no service
+    can run, ConstraintError for what is no address, or no credentials for it.
     """
+    credentials = Credentials(ca=ca, certificate=certificate, key=key, token=token)
     driver = BlockingDriver()
-    return Connection(driver, driver.run(open_session(address, origin, relay)), None)
+    session = driver.run(open_session(address, origin, relay, None, credentials))
+    return Connection(driver, session, None)
 
 
 def embed(

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from model_loader_wire.exchange import Exchange
 
+from ._tls import Tls
 from .errors import TimeoutError
 
 Result = TypeVar("Result")
@@ -40,6 +41,8 @@ class Dial:
 
     target: str
     token: str
+    tls: Tls | None = None
+    """For targets of the network."""
 
 
 @dataclass(slots=True)

@@ -22,12 +22,14 @@ from ._address import (
     addresses,
     check_directory,
     check_socket,
+    network_address,
     require_linux,
 )
 from ._attach import AttachConnection, check_listener
 from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
 from ._messages import NAME_LENGTH, failure_of, formats_from, limits_from, row_from
 from ._origin import checked_origin
+from ._tls import Credentials, Tls, tls_of
 from ._values import Format, ModelRow, NamedModel
 from .errors import ConstraintError, InvalidStateError, NetworkError, SecurityError
 
@@ -57,11 +59,11 @@ class Session:
     def __init__(
         self,
         opened: pb.Session,
-        directory: Path,
+        address: str,
         attach: AttachConnection | None,
         broker: _embedded.EmbeddedBroker | None,
     ) -> None:
-        self.directory = directory
+        self.address = address
         self.attach = attach
         self.broker = broker
         self.token = opened.token.hex()
@@ -160,12 +162,18 @@ def open_session(
     origin: str | None,
     relay: bool,
     broker: _embedded.EmbeddedBroker | None = None,
+    credentials: Credentials | None = None,
 ) -> Steps[Session]:
     """Find a service (or use `broker`), check it, and open a session there."""
-    require_linux()
     if not isinstance(relay, bool):
         raise ConstraintError(f"relay must be True or False, not {relay!r}")
     name = checked_origin(origin)
+    network = network_address(address) if broker is None else None
+    tls = tls_of(network, **(credentials or {}))
+    if network is not None and tls is not None:
+        yield InThread(partial(tls.check, network))
+        return (yield from _open_stream(str(network), network.target, name, None, tls))
+    require_linux()
     if broker is not None:
         return (yield from _open_at(broker.directory, name, relay, broker))
     for candidate in addresses(address):
@@ -204,7 +212,7 @@ def _open_at(
             partial(attach.hello, PROTOCOL_VERSION, origin)
         )
         check_socket(welcome.grpc_path)
-        session = Session(welcome.session, directory, attach, broker)
+        session = Session(welcome.session, f"unix:{directory}", attach, broker)
         yield Dial(_target(welcome.grpc_path), session.token)
     except BaseException:
         attach.close()
@@ -235,7 +243,18 @@ def _open_relayed(
         yield from _have_room_made(directory, origin, broker)
     check_socket(path)
     yield InThread(partial(check_listener, path))
-    yield Dial(_target(str(path)), "")
+    return (yield from _open_stream(f"unix:{directory}", _target(str(path)), origin, broker))
+
+
+def _open_stream(
+    address: str,
+    target: str,
+    origin: str,
+    broker: _embedded.EmbeddedBroker | None,
+    tls: Tls | None = None,
+) -> Steps[Session]:
+    """Open a session that lasts as long as its stream: all goes through gRPC."""
+    yield Dial(target, "", tls=tls)
     request = pb.OpenSessionRequest(protocol_version=PROTOCOL_VERSION, origin=origin)
     opened: list[weakref.ref[Session]] = []  # the driver must not keep a forgotten one alive
 
@@ -247,9 +266,9 @@ def _open_relayed(
         event: pb.SessionEvent = yield OpenStream(request, CALL_SECONDS, told)
         if event.WhichOneof("event") != "opened":
             raise NetworkError("the service did not open a session")
-        session = Session(event.opened, directory, None, broker)
+        session = Session(event.opened, address, None, broker)
         opened.append(weakref.ref(session))
-        yield Dial(_target(str(path)), session.token)
+        yield Dial(target, session.token, tls=tls)
     except GeneratorExit:
         raise  # nobody carries out effects any more
     except BaseException:

@@ -31,6 +31,7 @@ from ._options import ContextOptions, device_options, layers_tuple
 from ._sequence import Sequence
 from ._session import open_session
 from ._source import Progress
+from ._tls import Credentials
 from ._values import Format, Lost, ModelRow, NamedModel
 from .errors import ConstraintError
 
@@ -209,9 +210,15 @@ async def connect(
     *,
     origin: str | None = None,
     relay: bool = False,
+    ca: str | os.PathLike[str] | None = None,
+    certificate: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+    token: str | None = None,
 ) -> Connection:
+    credentials = Credentials(ca=ca, certificate=certificate, key=key, token=token)
     driver = AsyncDriver()
-    return Connection(driver, await driver.run(open_session(address, origin, relay)), None)
+    opened = await driver.run(open_session(address, origin, relay, None, credentials))
+    return Connection(driver, opened, None)
 
 
 @_documented_by(_connection.embed)

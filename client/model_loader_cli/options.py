@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from model_loader import Limits
+from model_loader._address import CREDENTIALS_FROM as VARIABLES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 RUNTIMES = ("auto", "litert", "tflite-runtime")
 
@@ -20,6 +24,54 @@ address_option = click.option(
     help="The socket directory of the service to use (default: MODEL_LOADER_ADDRESS, else a "
     "running model-loaderd, else a private service).",
 )
+NETWORK = {
+    "ca": ("--tls-ca", "FILE", "the authority that signed its certificate, in PEM"),
+    "certificate": ("--tls-certificate", "FILE", "the certificate that says who you are, in PEM"),
+    "key": ("--tls-key", "FILE", "that certificate's key, in PEM"),
+    "token_file": ("--token-file", "FILE", "a file with the token that says who you are"),
+}
+"""Options for a service over the network, and what each is of."""
+META = "model_loader_cli.credentials"
+
+
+def service_option(command: Command) -> Command:
+    """Add the option for a service, here or over the network, and those for the latter."""
+    for name, (flag, what, text) in reversed(NETWORK.items()):
+        variable = VARIABLES[name.removesuffix("_file")]
+        command = click.option(
+            flag,
+            name,
+            metavar=what,
+            expose_value=False,
+            callback=_keep,
+            help=f"With --address tcp://HOST:PORT: {text} (default: {variable}).",
+        )(command)
+    return click.option(
+        "--address",
+        metavar="PLACE",
+        help="The socket directory of the service to use, or tcp://HOST:PORT for one over the "
+        "network (default: MODEL_LOADER_ADDRESS, else a running model-loaderd, else a private "
+        "service).",
+    )(command)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.meta.setdefault(META, {})[parameter.name] = value
+
+
+def credentials_given() -> dict[str, Any]:
+    """Return what these options were given, as ``connect`` takes it; raises UsageError."""
+    context = click.get_current_context(silent=True)
+    given = dict(context.meta.get(META, {})) if context is not None else {}
+    if (file := given.pop("token_file", None)) is not None:
+        try:
+            given["token"] = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"--token-file: {file} cannot be read: {error}") from None
+    return given
+
+
 model_argument = click.argument(
     "model", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )

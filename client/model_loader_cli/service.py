@@ -10,10 +10,20 @@ from pathlib import Path
 import click
 
 import model_loader as ml
-from model_loader._address import VARIABLE, addresses, require_linux
+from model_loader._address import (
+    VARIABLE,
+    NetworkAddress,
+    addresses,
+    network_address,
+    require_linux,
+)
 from model_loader_wire.limits import DEFAULT_LIMITS
 
 from .exits import NoService
+from .options import credentials_given
+
+Place = Path | NetworkAddress
+"""Where a service is: the directory of its sockets, or a port of the network."""
 
 
 @contextmanager
@@ -41,7 +51,7 @@ def service(
         if private or (not named and (runtime != "auto" or _above_usual(limits) or devices)):
             connection = ml.embed(limits=limits, runtime=runtime, devices=devices)
         else:
-            connection = ml.connect(address)
+            connection = ml.connect(address, **credentials_given())
     except (ml.ConstraintError, ml.SecurityError):
         raise
     except ml.ModelLoaderError as error:
@@ -53,8 +63,12 @@ def service(
 
 
 @contextmanager
-def running_service(address: str | None) -> Iterator[tuple[Path, ml.Connection]]:
+def running_service(address: str | None) -> Iterator[tuple[Place, ml.Connection]]:
     """Connect to a service that runs already; raises NoService where there is none."""
+    if (network := network_address(address)) is not None:
+        with service(address) as connection:
+            yield network, connection
+        return
     require_linux()
     candidates = addresses(address)
     for candidate in candidates:

@@ -7,6 +7,7 @@ import logging
 from loader_service.broker.edge import Context, edge
 from loader_service.broker.event_stream import Told
 from loader_service.broker.events import CallRefused, Fact
+from loader_service.broker.network_client import NetworkClient
 from loader_service.broker.refusal import refuse
 from loader_service.broker.settings import SERVICE_POLICY
 from loader_service.broker.steering import Steering
@@ -67,13 +68,14 @@ class AdminServicer(pb_grpc.AdminServicer):
     ) -> pb.KillReply:
         """End models at once."""
         if request.model_id:
-            if request.HasField("user") or request.HasField("origin"):
+            if request.HasField("user") or request.client or request.HasField("origin"):
                 raise refuse(Cause.INVALID_INPUT, "name a model, or a user, and not both")
             return pb.KillReply(models=await self._steering.kill_model(self._by, request.model_id))
-        if not request.HasField("user"):
+        if request.HasField("user") == bool(request.client):
             raise refuse(Cause.INVALID_INPUT, "name a model or a user; an origin is a user's")
         origin = request.origin if request.HasField("origin") else None
-        return pb.KillReply(models=await self._steering.kill_user(self._by, request.user, origin))
+        user = NetworkClient(request.client) if request.client else request.user
+        return pb.KillReply(models=await self._steering.kill_user(self._by, user, origin))
 
     @edge
     async def Drain(  # noqa: N802

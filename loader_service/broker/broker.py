@@ -31,7 +31,7 @@ from loader_service.broker.principals import Principals
 from loader_service.broker.reloading import Reloading
 from loader_service.broker.servicer import VERSION, Servicer
 from loader_service.broker.sessions import Session, Sessions
-from loader_service.broker.settings import Settings
+from loader_service.broker.settings import Settings, clients_of
 from loader_service.broker.steering import Steering
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.telling import tell_of
@@ -45,6 +45,7 @@ from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
 if TYPE_CHECKING:
     from loader_service.broker.administration import Administration
     from loader_service.broker.measuring import Measuring
+    from loader_service.broker.network_port import Collected, NetworkPort
 
 log = logging.getLogger("model_loader.broker")
 
@@ -99,6 +100,7 @@ class Broker:
         self._passing = Passing(settings, principals)
         self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
         self._opening = asyncio.Lock()
+        self._port: NetworkPort | None = None
         self._attach: AttachServer | None = None
         self._accepting: asyncio.Task[None] | None = None
 
@@ -119,6 +121,7 @@ class Broker:
             self._events,
         )
         self._accepting = asyncio.create_task(self._attach.serve())
+        await self._let_the_network_in()
         self._named.start()
         self._loading.device_checks.begin()
         log.info(
@@ -213,7 +216,10 @@ class Broker:
             await self._loading.compiled.stop()
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
+            servers: list[grpc.aio.Server | NetworkPort]
             servers = [server for server, _ in self._servers.values()]
+            if self._port is not None:
+                servers.append(self._port)
             await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
             self._passing.stop()
             self._loading.parking.end_parked()
@@ -235,37 +241,62 @@ class Broker:
                 connections = self._descriptors.grpc_connections
                 server = grpc.aio.server(
                     options=grpc_options(self._settings, limits, connections),
-                    interceptors=[
-                        Calls(
-                            principal,
-                            self._settings,
-                            self._principals,
-                            self._passing,
-                            self._events,
-                        ),
-                        Decoding(),
-                    ],
+                    interceptors=self._interceptors(principal),
                     # More than Calls lets through, so that a call over its limit is told so.
                     maximum_concurrent_rpcs=2 * self._settings.calls_at_a_time,
                 )
-                servicer = Servicer(
-                    principal,
-                    self._principals,
-                    self._sessions,
-                    self._supervisor,
-                    self._loading,
-                    self._named,
-                    self._in_flight,
-                    self._events,
-                )
-                pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-                health = Health(principal, self._sessions, self._supervisor.readiness)
-                health_pb2_grpc.add_HealthServicer_to_server(health, server)
+                servicer = self._serve(principal, server)
                 server.add_insecure_port(f"unix:{path}")
                 await server.start()
                 self._directory.give_room(principal, SOCKET)
                 self._servers[principal] = (server, servicer)
         return path, self._servers[principal][1]
+
+    def _interceptors(self, principal: int) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+        """Make what stands before a principal's methods."""
+        calls = Calls(principal, self._settings, self._principals, self._passing, self._events)
+        return [calls, Decoding()]
+
+    def _serve(self, principal: int, server: grpc.aio.Server | Collected) -> Servicer:
+        """Add a principal's methods to a server."""
+        servicer = Servicer(
+            principal,
+            self._principals,
+            self._sessions,
+            self._supervisor,
+            self._loading,
+            self._named,
+            self._in_flight,
+            self._events,
+        )
+        pb_grpc.add_ModelLoaderServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        health = Health(principal, self._sessions, self._supervisor.readiness)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        return servicer
+
+    async def _let_the_network_in(self) -> None:
+        """Open the TCP port, if the settings say so; raises OSError."""
+        settings = self._settings
+        if settings.tcp.listen is None:
+            return
+        from loader_service.broker.network_port import Collected, NetworkPort
+
+        def methods_of(
+            principal: int,
+        ) -> tuple[Collected, list[grpc.aio.ServerInterceptor]]:  # type: ignore[type-arg]
+            collected = Collected()
+            self._serve(principal, collected)
+            return collected, self._interceptors(principal)
+
+        # gRPC knows a message's length before anybody knows whose it is; the method looks again.
+        largest = max(
+            (policy.limits for policy in settings.policies if clients_of(policy)),
+            key=lambda limits: limits.tensor_bytes or 0,
+            default=settings.limits,
+        )
+        options = grpc_options(settings, largest, settings.tcp.connections)
+        self._port = NetworkPort(settings.tcp, self._principals, self._events, methods_of, options)
+        await self._port.start()
 
 
 def grpc_options(settings: Settings, limits: Limits, connections: int) -> list[tuple[str, int]]:

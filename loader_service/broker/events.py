@@ -14,6 +14,7 @@ from typing import ClassVar
 from loader_service.broker.control import WORKER_MAY_SAY
 from loader_service.broker.groups import Owner
 from loader_service.broker.known_limits import KNOWN_LIMITS
+from loader_service.broker.network_client import NetworkClient, label_of
 from model_loader_wire.causes import Failure
 
 Fact = str | int | float | bool
@@ -33,9 +34,11 @@ class Event:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Owner):
-                facts |= {"user": value.principal, "origin": value.origin}
+                facts |= {"user": label_of(value.principal), "origin": value.origin}
             elif isinstance(value, Failure):
                 facts |= _facts_of(value)
+            elif isinstance(value, NetworkClient):
+                facts[field.name] = value.name
             elif value is not None:
                 facts[field.name] = value
         return facts
@@ -306,10 +309,12 @@ class CallRefused(Failed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRefused(Failed):
-    """Somebody was turned away at the attach socket."""
+    """Somebody was turned away at the attach socket, or at the TCP port."""
 
     kind = "connection-refused"
     user: int
+    peer: str | None = None
+    """The address from which somebody came to the TCP port."""
 
 
 KINDS: tuple[type[Event], ...] = (

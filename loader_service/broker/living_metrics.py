@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from loader_service.broker.living import Living, Share
 from loader_service.broker.metrics import PREFIX
+from loader_service.broker.network_client import label_of
 
 MOST_SHOWN = 100
 """Users, and origins, that have series of their own: those that hold most memory."""
@@ -79,11 +80,13 @@ class LivingMetrics(Collector):
         held: dict[tuple[str, ...], Share]
         if self._origins:
             held = {
-                (str(owner.principal), owner.origin): share
+                (str(label_of(owner.principal)), owner.origin): share
                 for owner, share in self._living.look().items()
             }
         else:
-            held = {(str(user),): share for user, share in self._living.of_users().items()}
+            held = {
+                (str(label_of(user)),): share for user, share in self._living.of_users().items()
+            }
         if len(held) <= MOST_SHOWN:
             return held
         order = sorted(held, key=lambda key: (-held[key].memory_bytes, key))
@@ -147,6 +150,6 @@ def _add_bounded(family: CounterMetricFamily, values: dict[int, float] | dict[in
     """Add a series for each user; those beyond the bound, by their number, are one together."""
     users = sorted(values)
     for user in users[:MOST_SHOWN]:
-        family.add_metric((str(user),), values[user])
+        family.add_metric((str(label_of(user)),), values[user])
     if rest := users[MOST_SHOWN:]:
         family.add_metric((OTHERS,), sum(values[user] for user in rest))

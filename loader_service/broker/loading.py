@@ -22,6 +22,7 @@ from loader_service.broker.load import Load, late
 from loader_service.broker.messages import limits_from_message
 from loader_service.broker.model import Model, new_id
 from loader_service.broker.model_bytes import Collecting, ModelBytes
+from loader_service.broker.network_client import NetworkClient
 from loader_service.broker.outstanding import LiveBound, LoadRate, Outstanding, bounds
 from loader_service.broker.parkable import Home
 from loader_service.broker.parking import Parking
@@ -115,6 +116,9 @@ class Loading:
     async def load(self, session: Session, parts: Parts) -> Model:
         """Load a model for a session; raises Refusal, and then leaves nothing behind."""
         async with self._admitted(session, parts, LOAD) as load:
+            if isinstance(session.principal, NetworkClient) and not load.header.relayed:
+                what = "a client of the network has its models relayed: no channel leaves a machine"
+                raise refuse(Cause.UNSUPPORTED, what)
             worker = await self._spawn(session, load, Task.LOAD)
             digest = await self._receive(session, load, worker, parts)
             description = await read_description(worker)

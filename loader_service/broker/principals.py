@@ -1,8 +1,9 @@
 """Who may use the service, and what holds for each: the one place that is asked.
 
-A principal is a uid. An ordinary one may give its programs any origin it likes, and gains nothing
-by that: an origin is a name within it. One that the operator lists as an embedder (a browser, a
-gateway) speaks for others, whose models are from the web.
+A principal is a uid, or a client of the TCP port (``network_client``). An ordinary one may give its
+programs any origin it likes, and gains nothing by that: an origin is a name within it. One that the
+operator lists as an embedder (a browser, a gateway) speaks for others, whose models are from the
+web.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from loader_service.broker.network_client import NetworkClient, said
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Policy, Settings
 from model_loader_wire.causes import Cause
@@ -17,7 +19,7 @@ from model_loader_wire.causes import Cause
 if TYPE_CHECKING:
     from loader_service.broker.groups import Owner
 
-OWN_ORIGINS = ("program:", "module:", "interactive:", "uid:")
+OWN_ORIGINS = ("program:", "module:", "interactive:", "uid:", "client:")
 """What the origins of a program itself begin with, as the client derives them; no web origin does.
 Every other one of an embedder is taken for one from the web."""
 LIVE_SHARED_LIMITS = (
@@ -41,6 +43,7 @@ REPLACED = (
     "allowed_uids",
     "embedder_uids",
     "policies",
+    "credentials",
     "log_level",
     *LIVE_SHARED_LIMITS,
 )
@@ -62,7 +65,7 @@ class Principals:
 
     def may_attach(self, uid: int) -> bool:
         """Whether a user may use the service now."""
-        return self.settings.policy_of(uid) is not None
+        return self._policy_of(uid) is not None
 
     def require(self, uid: int) -> None:
         """Raise Refusal for a user who may not use the service, or not any more."""
@@ -76,7 +79,7 @@ class Principals:
         run; raises Refusal for one who never might.
         """
         uid = owner.principal
-        policy = self.settings.policy_of(uid)
+        policy = self._policy_of(uid)
         if policy is None:
             if uid not in self._known:
                 raise not_allowed(uid)
@@ -85,6 +88,11 @@ class Principals:
         if policy.embedder and not is_own(owner.origin):
             return replace(policy, operators="hardened")
         return policy
+
+    def _policy_of(self, principal: int) -> Policy | None:
+        if isinstance(principal, NetworkClient):
+            return self.settings.policy_of_client(principal.name)
+        return self.settings.policy_of(principal)
 
     def require_model(self, owner: Owner, sha256: bytes) -> None:
         """Raise Refusal for a model that is not on the list of those that may be loaded."""
@@ -109,7 +117,7 @@ class Principals:
 
 def not_allowed(uid: int) -> Refusal:
     """Say that a user may not use the service."""
-    return refuse(Cause.FORBIDDEN, f"uid {uid} may not use this service")
+    return refuse(Cause.FORBIDDEN, f"{said(uid)} may not use this service")
 
 
 def is_own(origin: str) -> bool:

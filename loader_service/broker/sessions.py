@@ -11,6 +11,7 @@ from time import monotonic
 
 from loader_service.broker.groups import Owner
 from loader_service.broker.model import Model
+from loader_service.broker.network_client import own_origin
 from loader_service.broker.parkable import Home
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
@@ -88,7 +89,7 @@ class Sessions:
         """
         if len(origin) > ORIGIN_LENGTH:
             raise refuse(Cause.INVALID_INPUT, f"an origin has at most {ORIGIN_LENGTH} characters")
-        session = Session(principal, printable(origin or f"uid:{principal}", ORIGIN_LENGTH))
+        session = Session(principal, printable(origin or own_origin(principal), ORIGIN_LENGTH))
         self._by_token[session.token] = session
         for call in self.when_opened:
             call(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import Any
 
 import psutil
 
@@ -15,6 +16,7 @@ from loader_service.broker.events import EndedByAdministrator
 from loader_service.broker.limiting import Limiting
 from loader_service.broker.living import Living
 from loader_service.broker.memory import own_bytes
+from loader_service.broker.network_client import NOBODY, NetworkClient, label_of
 from loader_service.broker.parkable import Home
 from loader_service.broker.refusal import refuse
 from loader_service.broker.rows import row_to_message
@@ -80,7 +82,7 @@ class Steering:
             open_descriptors=descriptors.in_use(),
             users=[
                 pb.UserStatus(
-                    user=user,
+                    **user_fields(user),
                     sessions=share.sessions,
                     models=share.models,
                     loading=share.loading,
@@ -95,7 +97,7 @@ class Steering:
         """List the living models of every user."""
         held_by = self._supervisor.memory_held_by
         return [
-            pb.AdminRow(user=session.principal, model=row_to_message(model, held_by))
+            pb.AdminRow(**user_fields(session.principal), model=row_to_message(model, held_by))
             for session in self._sessions.all()
             for model in session.models.values()
             if model.lost is None
@@ -115,7 +117,8 @@ class Steering:
 
     async def kill_user(self, by: str, user: int, origin: str | None) -> int:
         """End all models of a user, or of one origin, those that are loading too."""
-        target = f"user {user}" if origin is None else f"origin {origin[:200]!r} of user {user}"
+        name = f"user {label_of(user)}"
+        target = name if origin is None else f"origin {origin[:200]!r} of {name}"
         sessions = self._sessions.of_principal(user)
         chosen = [item for item in sessions if origin is None or item.origin == origin]
         return await self._kill(by, target, [place for item in chosen for place in _places(item)])
@@ -124,6 +127,13 @@ class Steering:
         await asyncio.gather(*(place.end(KILLED) for place in places))
         self.events.tell(EndedByAdministrator(by=by, target=target, models=len(places)))
         return len(places)
+
+
+def user_fields(principal: int) -> dict[str, Any]:
+    """Write a principal into a message that has a user and a client."""
+    if isinstance(principal, NetworkClient):
+        return {"user": NOBODY, "client": principal.name}
+    return {"user": principal}
 
 
 def _places(session: Session) -> list[Home]:

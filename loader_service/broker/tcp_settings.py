@@ -34,7 +34,7 @@ class Tcp:
     """Connections to the port at a time, of all clients; one more is closed at once."""
     calls_on_a_connection: int = 256
     """Calls on one of them at a time, open sessions included; further ones wait at the client."""
-    idle_seconds: int = 300
+    idle_seconds: int = 30
     """How long a connection may be open without a call; an open session is one."""
     keepalive_seconds: int = 60
     """How often a silent client is asked for a sign of life; without one its sessions end."""

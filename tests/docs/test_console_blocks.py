@@ -15,15 +15,15 @@ WITH_COMMANDS = [
     for document in documents()
     if any(block.language == "console" for block in blocks(document.read_text(encoding="utf-8")))
 ]
-SLOW = REPOSITORY / "docs" / "command-line.md"
-"""Shows every command."""
+SLOW = [REPOSITORY / "docs" / name for name in ("command-line.md", "network.md")]
+"""The one shows every command, the other makes certificates and a service of its own."""
 
 
 @pytest.mark.parametrize(
     "document",
     [
         pytest.param(
-            document, id=name_of(document), marks=pytest.mark.slow if document == SLOW else ()
+            document, id=name_of(document), marks=pytest.mark.slow if document in SLOW else ()
         )
         for document in WITH_COMMANDS
     ],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from tests.support.raw_client import HANG_SECONDS, Service
 class Daemon(Service):
     """A daemon with the flags that a test gives; other users may enter its folder."""
 
-    def __init__(self, **flags: Any) -> None:
-        """Start it and wait until it listens. A flag is named as its setting; True is no value."""
+    def __init__(self, before: Sequence[str] = (), **flags: Any) -> None:
+        """Start it and wait until it listens. A flag is named as its setting; True is no value.
+
+        `before` is a command that becomes the daemon, as ``nsenter`` does.
+        """
         self._folder = tempfile.TemporaryDirectory(prefix="mlt-", dir="/tmp")
         Path(self._folder.name).chmod(0o755)
         self.directory = Path(self._folder.name) / "s"
@@ -31,7 +35,7 @@ class Daemon(Service):
         ]
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "loader_service.broker.daemon"),
+                *(*before, sys.executable, "-m", "loader_service.broker.daemon"),
                 *(f"--directory={self.directory}", *words),
             ],
             stderr=self._log,

@@ -20,7 +20,7 @@ from ..devices import (
     to_json,
 )
 from ..exits import Exit
-from ..options import address_option, json_option, model_argument, timeout_option
+from ..options import json_option, model_argument, service_option, timeout_option
 from ..service import service
 from ..summaries import reading_summary
 from ..tensors import shown_shape
@@ -67,7 +67,7 @@ SHOWN_LINES = 3
 )
 @device_options
 @timeout_option
-@address_option
+@service_option
 @json_option
 def inspect(
     model: Path,

@@ -26,7 +26,11 @@ policies are what keeps somebody out.
 
 @click.command(epilog=EPILOG, short_help="End models of a running service.")
 @click.argument("model_id", metavar="[ID]", required=False)
-@click.option("--user", metavar="USER", help="All models of this user, by name or uid.")
+@click.option(
+    "--user",
+    metavar="USER",
+    help="All models of this user, by name or uid, or of a client of the network (dns:NAME).",
+)
 @click.option("--origin", metavar="ORIGIN", help="With --user: only those of this origin.")
 @address_option
 @json_option
@@ -45,7 +49,7 @@ def kill(
         if model_id is not None:
             request = pb.KillRequest(model_id=_whole(admin, model_id))
         else:
-            request = pb.KillRequest(user=_uid(user or ""), origin=origin)
+            request = _of_user(user or "", origin)
         count = admin.Kill(request).models
     if as_json:
         print_json({"models": count})
@@ -64,6 +68,12 @@ def _whole(admin: Stub, beginning: str) -> str:
             f"{what} an id that begins with {beginning!r}; see model-loader ps"
         )
     return str(found[0])
+
+
+def _of_user(user: str, origin: str | None) -> pb.KillRequest:
+    if ":" in user:  # no user of a machine is called so: a client of the network
+        return pb.KillRequest(client=user, origin=origin)
+    return pb.KillRequest(user=_uid(user), origin=origin)
 
 
 def _uid(user: str) -> int:

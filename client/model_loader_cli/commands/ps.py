@@ -9,7 +9,7 @@ import click
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit, NoService
-from ..options import address_option, json_option
+from ..options import json_option, service_option
 from ..service import running_service
 from ..steering.admin import administered_there
 from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
@@ -29,7 +29,7 @@ ID_LENGTH = 8
 
 
 @click.command(epilog=EPILOG, short_help="List the models in a running service.")
-@address_option
+@service_option
 @json_option
 def ps(address: str | None, as_json: bool) -> int:
     """List the models in the running service: this user's, or, for an administrator, everybody's.
@@ -43,7 +43,7 @@ def ps(address: str | None, as_json: bool) -> int:
             administered_there(directory) as admin,
         ):
             if admin is None:
-                rows = rows_of_own(connection.models())
+                rows = rows_of_own(connection)
             else:
                 rows = rows_of_all(admin.List(pb.ListRequest()))
     except NoService:
@@ -77,7 +77,7 @@ def _show(rows: Sequence[Row], directory: str, *, with_user: bool) -> None:
     if with_user:
         columns = ("user", *columns)
     listing = table(*columns, right=numbers)
-    for row in sorted(rows, key=lambda row: (row["user"], row["origin"], -row["age_seconds"])):
+    for row in sorted(rows, key=lambda row: (str(row["user"]), row["origin"], -row["age_seconds"])):
         on, missing = len(row["layers"]), len(row["missing_layers"])
         cells = (
             row["model_id"][:ID_LENGTH],

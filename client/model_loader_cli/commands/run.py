@@ -26,10 +26,10 @@ from ..inputs import gather
 from ..labels import Labels, fits, packed_labels, read_labels
 from ..options import (
     RUNTIMES,
-    address_option,
     json_option,
     limit_option,
     model_argument,
+    service_option,
     timeout_option,
 )
 from ..results import Result, output_scales, results_of, write_arrays
@@ -108,7 +108,7 @@ Examples:
 @device_options
 @timeout_option
 @limit_option
-@address_option
+@service_option
 @json_option
 def run(
     model: Path,

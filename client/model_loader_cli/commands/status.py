@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,8 +10,8 @@ import model_loader as ml
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit, NoService
-from ..options import address_option, json_option
-from ..service import running_service
+from ..options import json_option, service_option
+from ..service import Place, running_service
 from ..steering.admin import administered_there
 from ..steering.rows import user_name
 from ..terminal import (
@@ -39,7 +38,7 @@ Root, and the user who runs the service, see all of it; other users what concern
 
 
 @click.command(epilog=EPILOG, short_help="Tell how the running service is.")
-@address_option
+@service_option
 @json_option
 def status(address: str | None, as_json: bool) -> int:
     """Tell how the running service is, and who uses how much of it."""
@@ -65,7 +64,7 @@ def status(address: str | None, as_json: bool) -> int:
     return Exit.OK
 
 
-def _of_user(directory: Path, connection: ml.Connection) -> dict[str, Any]:
+def _of_user(directory: Place, connection: ml.Connection) -> dict[str, Any]:
     return {
         "service": str(directory),
         "version": connection.service_version,
@@ -95,7 +94,7 @@ def _of_all(reply: pb.StatusReply) -> dict[str, Any]:
         "open_descriptors": reply.open_descriptors,
         "users": [
             {
-                "user": user.user,
+                "user": user.client or user.user,
                 "sessions": user.sessions,
                 "models": user.models,
                 "loading": user.loading,

@@ -18,7 +18,7 @@ from rich.table import Table
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
-from ..options import address_option
+from ..options import service_option
 from ..service import running_service
 from ..steering.admin import administered_there
 from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
@@ -60,7 +60,7 @@ SORTS: dict[str, Callable[[Row], float]] = {
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line: one each look.")
-@address_option
+@service_option
 def top(address: str | None, sort: str, interval: float, count: int | None, as_json: bool) -> int:
     """Watch what the models of the running service use; an administrator sees everybody's.
 
@@ -75,7 +75,7 @@ def top(address: str | None, sort: str, interval: float, count: int | None, as_j
         looked = 0.0
         for look in itertools.count(1):
             if admin is None:
-                rows = rows_of_own(connection.models())
+                rows = rows_of_own(connection)
             else:
                 rows = rows_of_all(admin.List(pb.ListRequest()))
             now = time.monotonic()

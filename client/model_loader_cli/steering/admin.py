@@ -13,13 +13,14 @@ from typing import Any
 import grpc
 
 import model_loader as ml
-from model_loader._address import addresses, check_socket, require_linux
+from model_loader._address import addresses, check_socket, network_address, require_linux
 from model_loader.errors import from_failure
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
 from model_loader_wire.v1 import model_loader_pb2 as model_pb
 
 from ..exits import NoService
+from ..service import Place
 
 SOCKET = "admin.sock"
 SECONDS = 10.0
@@ -39,6 +40,8 @@ def administered(address: str | None) -> Iterator[tuple[Path, Stub]]:
     Raises NoService where no daemon runs, SecurityError for a user who may not steer it.
     """
     require_linux()
+    if (network := network_address(address)) is not None:
+        raise NoService(f"the service at {network} is steered on its own machine alone")
     candidates = [item for item in addresses(address) if item.explicit or item.directory.is_dir()]
     for candidate in candidates:
         path = candidate.directory / SOCKET
@@ -57,9 +60,12 @@ def administered(address: str | None) -> Iterator[tuple[Path, Stub]]:
 
 
 @contextmanager
-def administered_there(directory: Path) -> Iterator[Stub | None]:
+def administered_there(place: Place) -> Iterator[Stub | None]:
     """Connect to the admin service of a service that is known; None for who may not steer it."""
-    path = directory / SOCKET
+    if not isinstance(place, Path):
+        yield None
+        return
+    path = place / SOCKET
     try:
         check_admin_socket(path)
     except (ml.NetworkError, ml.SecurityError):

@@ -6,17 +6,19 @@ import os
 import pwd
 from typing import Any
 
+import model_loader as ml
 from model_loader_wire.v1 import admin_pb2 as admin_pb
 
 Row = dict[str, Any]
 """One model, as ``--json`` has it."""
 
 
-def rows_of_own(models: Any) -> list[Row]:
-    """Take what `Connection.models` lists."""
+def rows_of_own(connection: ml.Connection) -> list[Row]:
+    """Take what `Connection.models` lists; over the network no user of this machine is meant."""
+    user = os.geteuid() if connection.address.startswith("unix:") else None
     return [
         {
-            "user": os.geteuid(),
+            "user": user,
             "model_id": row.model_id,
             "origin": row.origin,
             "model": row.label,
@@ -34,7 +36,7 @@ def rows_of_own(models: Any) -> list[Row]:
             "devices": {name: list(grants) for name, grants in row.isolation.devices.items()},
             "limits": row.limits.set_values(),
         }
-        for row in models
+        for row in connection.models()
     ]
 
 
@@ -47,7 +49,7 @@ def rows_of_all(reply: admin_pb.ListReply) -> list[Row]:
     """Take what the admin service lists."""
     return [
         {
-            "user": row.user,
+            "user": row.client or row.user,
             "model_id": row.model.model_id,
             "origin": row.model.origin,
             "model": row.model.label,
@@ -69,9 +71,11 @@ def rows_of_all(reply: admin_pb.ListReply) -> list[Row]:
     ]
 
 
-def user_name(uid: int) -> str:
-    """The name of a user, or the number where there is none."""
+def user_name(user: int | str) -> str:
+    """The name of a user, or the number where there is none; clients of the network have names."""
+    if isinstance(user, str):
+        return user
     try:
-        return pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(user).pw_name
     except KeyError:
-        return str(uid)
+        return str(user)

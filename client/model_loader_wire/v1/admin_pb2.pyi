@@ -52,20 +52,22 @@ class StatusReply(_message.Message):
     def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., directory: _Optional[str] = ..., runtime: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., ready: bool = ..., draining: bool = ..., isolation: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[_model_loader_pb2.MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., total_memory_bytes: _Optional[int] = ..., workers: _Optional[int] = ..., service_memory_bytes: _Optional[int] = ..., service_cpu_seconds: _Optional[float] = ..., open_descriptors: _Optional[int] = ..., users: _Optional[_Iterable[_Union[UserStatus, _Mapping]]] = ...) -> None: ...
 
 class UserStatus(_message.Message):
-    __slots__ = ("user", "sessions", "models", "loading", "memory_bytes", "cpu_seconds")
+    __slots__ = ("user", "sessions", "models", "loading", "memory_bytes", "cpu_seconds", "client")
     USER_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     user: int
     sessions: int
     models: int
     loading: int
     memory_bytes: int
     cpu_seconds: float
-    def __init__(self, user: _Optional[int] = ..., sessions: _Optional[int] = ..., models: _Optional[int] = ..., loading: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ...) -> None: ...
+    client: str
+    def __init__(self, user: _Optional[int] = ..., sessions: _Optional[int] = ..., models: _Optional[int] = ..., loading: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., cpu_seconds: _Optional[float] = ..., client: _Optional[str] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()
@@ -78,12 +80,14 @@ class ListReply(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[AdminRow, _Mapping]]] = ...) -> None: ...
 
 class AdminRow(_message.Message):
-    __slots__ = ("user", "model")
+    __slots__ = ("user", "model", "client")
     USER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     user: int
     model: _model_loader_pb2.ModelRow
-    def __init__(self, user: _Optional[int] = ..., model: _Optional[_Union[_model_loader_pb2.ModelRow, _Mapping]] = ...) -> None: ...
+    client: str
+    def __init__(self, user: _Optional[int] = ..., model: _Optional[_Union[_model_loader_pb2.ModelRow, _Mapping]] = ..., client: _Optional[str] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
     __slots__ = ("follow", "all")
@@ -126,14 +130,16 @@ class Fact(_message.Message):
     def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ..., whole: _Optional[int] = ..., number: _Optional[float] = ..., flag: bool = ...) -> None: ...
 
 class KillRequest(_message.Message):
-    __slots__ = ("model_id", "user", "origin")
+    __slots__ = ("model_id", "user", "origin", "client")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     user: int
     origin: str
-    def __init__(self, model_id: _Optional[str] = ..., user: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+    client: str
+    def __init__(self, model_id: _Optional[str] = ..., user: _Optional[int] = ..., origin: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
 
 class KillReply(_message.Message):
     __slots__ = ("models",)
