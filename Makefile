@@ -127,6 +127,10 @@ bench: .venv/installed-bench $(if $(PYTHON311),.venv-tflite/installed) ## measur
 bench-peers: install ## measure other servers the same way (800 MB are installed at first; BENCH=--quick)
 	.venv/bin/python -m benchmarks --sections peers $(BENCH)
 
+.PHONY: bench-devices
+bench-devices: .venv/installed-bench ## measure devices against in process (five minutes; BENCH=--quick)
+	.venv/bin/python -m benchmarks --sections devices $(BENCH)
+
 # Atheris is needed for this only.
 .venv/installed-fuzz: .venv/installed
 	$(call environment,.venv,"$(PYTHON)",--editable ".[service$(comma)images$(comma)dev$(comma)fuzz]")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.models import PAYLOADS, SHARED, payload_name
 from model_loader_cli.bench.blocks import Condition
+from model_loader_cli.bench.candidate import Candidate
 from model_loader_cli.bench.comparison import (
     AGAIN,
     BACK_TO_BACK,
@@ -174,3 +175,22 @@ PIPELINE_BLOCKS = 4
 PEER_CALLS: Mapping[str, tuple[int, int]] = {IMAGE: (150, 10), FLOAT: (15, 8)}
 """Section 5, by model: calls in a block of the project's own arms, and of a peer's."""
 PEER_BLOCKS = 4
+
+DEVICES = (
+    Candidate("reference"),
+    Candidate("xnnpack"),
+    Candidate("openvino"),
+    Candidate("openvino", allow_fp16=True),
+)
+"""Section 6."""
+DEVICE_CALLS: Mapping[str, int] = {
+    FLOAT: 10,
+    INT8: 15,
+    "YAMNet": 15,
+    "MoveNet": 8,
+    "DeepLab v3": 4,
+    "Basic Pitch": 2,
+}
+"""Calls in a block, by model."""
+DEVICE_BLOCKS = 3
+DEVICE_THREADS = 1

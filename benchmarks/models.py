@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,12 @@ SHARED: Mapping[str, str] = {
 }
 """Third-party models, by their names in the manifest of the shared folder."""
 
+SHARED_ON_DEVICES: Mapping[str, str] = {
+    "DeepLab v3": "deeplabv3_257_float",
+    "Basic Pitch": "basic_pitch_nmp",
+}
+"""More of them, for the comparison of devices."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -112,7 +119,7 @@ class Store:
         return path
 
     def inputs(self, name: str) -> Path:
-        """Seeded inputs of the model, in its order (`.npz`)."""
+        """Inputs of the model, in its order (`.npz`): real ones where there are some, or seeded."""
         self.sizes(name)
         return self._inputs(name)
 
@@ -128,21 +135,39 @@ class Store:
 
     def _try_out(self, name: str) -> Sizes:
         given = {"model": str(self.path(name)), "inputs": str(self._inputs(name))}
+        if name in stored_runs():
+            given["stored"] = str(stored_runs()[name])
         return Sizes(**run(Arm("benchmarks.programs.prepare", given), REPOSITORY))
 
 
 @cache
 def shared_models() -> Mapping[str, Path]:
-    """Those of `SHARED` that are here: in the folder MODEL_LOADER_SHARED, else in ../shared."""
+    """Those third-party models that are here: in MODEL_LOADER_SHARED, else in ../shared."""
+    return {name: folder / entry["file"] for name, (folder, entry) in _entries().items()}
+
+
+@cache
+def stored_runs() -> Mapping[str, Path]:
+    """Real inputs of third-party models, where there are some (`.npz`: `in0`, `in1` …)."""
+    return {
+        name: folder / run["file"]
+        for name, (folder, entry) in _entries().items()
+        for run in entry["expected"]
+        if run["kind"] == "real" and run.get("file")
+    }
+
+
+@cache
+def _entries() -> Mapping[str, tuple[Path, Mapping[str, Any]]]:
+    """Of the manifest: by the name here, the folder and what is known of the model."""
     folder = Path(os.environ.get("MODEL_LOADER_SHARED") or REPOSITORY.parent / "shared") / "models"
     manifest = folder / "MANIFEST.json"
     if not manifest.is_file():
         return {}
-    files = {
-        entry["name"]: folder / entry["file"]
-        for entry in json.loads(manifest.read_text(encoding="utf-8"))["models"]
-    }
-    return {name: files[known] for name, known in SHARED.items() if known in files}
+    known = json.loads(manifest.read_text(encoding="utf-8"))["models"]
+    entries = {entry["name"]: entry for entry in known}
+    wanted = {**SHARED, **SHARED_ON_DEVICES}
+    return {name: (folder, entries[model]) for name, model in wanted.items() if model in entries}
 
 
 def _slug(name: str) -> str:

@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cases
-from benchmarks.sections import cold, memory, one_call_figures, throughput
+from benchmarks.sections import cold, devices, memory, one_call_figures, throughput
+from model_loader_cli.bench.candidate import REDUCED
 from model_loader_cli.bench.comparison import AGAIN, BACK_TO_BACK, DIRECT, ECHO, IN_PROCESS, RELAYED
+from model_loader_cli.bench.drawing import (
+    EXACT_COLOUR,
+    REDUCED_COLOUR,
+    YARDSTICK_COLOUR,
+    Bar,
+    bars,
+    drawn,
+)
 from model_loader_cli.bench.interval import Interval, NothingLeft, interval
+from model_loader_cli.bench.numerical import shown_difference
 from model_loader_cli.bench.samples import added, alone, pooled
 
 COLOURS = {
@@ -22,17 +32,6 @@ COLOURS = {
 PHASE_COLOURS = ("#bbbbbb", "#e69f00", "#56b4e9", "#0072b2", "#dddddd", "#009e73")
 SPLIT_COLOURS = {"send": "#e69f00", "compute": "#555555", "reply": "#56b4e9"}
 QUANTILES = 200
-STYLE = {
-    "svg.hashsalt": "model-loader",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.dpi": 100,
-}
-NO_DATE = {"Date": None}
-"""The same run always gives the same bytes."""
-
 Samples = Mapping[str, Any]
 Draw = Callable[[Any, Samples], None]
 
@@ -179,6 +178,28 @@ def crowd(figure: Any, samples: Samples) -> None:
     axes.legend(frameon=False)
 
 
+def on_devices(figure: Any, samples: Samples) -> None:
+    """What a call takes on each device, beside in process."""
+    names = [name for name in samples["models"] if devices.rows(samples, name)]
+    columns = 2
+    grid = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid, names, strict=False):
+        trials = devices.trials_of(samples, name)
+        values = []
+        for row in devices.rows(samples, name):
+            if row.arm == IN_PROCESS + AGAIN:
+                continue
+            trial = trials.get(row.arm)
+            colour, note = YARDSTICK_COLOUR, ""
+            if trial is not None:
+                colour = REDUCED_COLOUR if row.arm.endswith(REDUCED) else EXACT_COLOUR
+                note = f"off by {shown_difference(trial.off_by)}"
+            values.append(Bar(row.arm.replace(REDUCED, ", reduced"), row.whole, note, colour))
+        bars(axes, name, values)
+
+
 PICTURES: Mapping[str, tuple[str, Draw, tuple[float, float]]] = {
     "latency": ("one-call", latency, (10, 3.2)),
     "payload": ("one-call", payload, (6, 3.6)),
@@ -186,6 +207,7 @@ PICTURES: Mapping[str, tuple[str, Draw, tuple[float, float]]] = {
     "critical-path": ("cold", critical_path, (9, 3.2)),
     "workers": ("memory", workers, (8, 3)),
     "crowd": ("throughput", crowd, (6, 3.2)),
+    "devices": ("devices", on_devices, (10, 6)),
 }
 """By file name: the section whose samples are drawn, how, and its size in inches."""
 
@@ -197,20 +219,13 @@ def of(sections: Samples) -> list[str]:
 
 def draw(sections: Samples, folder: Path) -> Iterator[Path]:
     """Draw every picture whose section was run, as SVG; raises ImportError without Matplotlib."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib.figure import Figure
-
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        for name in of(sections):
-            section, make, size = PICTURES[name]
-            figure = Figure(figsize=size, layout="constrained")
+    for name in of(sections):
+        section, make, size = PICTURES[name]
+        path = folder / f"{name}.svg"
+        with drawn(path, *size) as figure:
             make(figure, sections[section])
-            path = folder / f"{name}.svg"
-            figure.savefig(path, metadata=NO_DATE)
-            yield path
+        yield path
 
 
 def _row(figure: Any, count: int) -> Sequence[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.figures import Figures, shown
 from benchmarks.markdown import table
 from benchmarks.plan import pairs_of
-from benchmarks.sections import cold, memory, one_call, peers, throughput
+from benchmarks.sections import cold, devices, memory, one_call, peers, throughput
 from benchmarks.targets import TARGETS, Target
 from model_loader_cli.bench.samples import dropped
 from model_loader_cli.bench.verdict import Verdict
@@ -20,7 +20,7 @@ SECTIONS: Mapping[str, ModuleType] = {
     "memory": memory,
     "throughput": throughput,
 }
-OPTIONAL: Mapping[str, ModuleType] = {"peers": peers}
+OPTIONAL: Mapping[str, ModuleType] = {"peers": peers, "devices": devices}
 """Sections that are run only if they are named; each stands in the document for itself."""
 ALL: Mapping[str, ModuleType] = {**SECTIONS, **OPTIONAL}
 VERDICTS = {Verdict.MET: "met", Verdict.MISSED: "**missed**", Verdict.UNDECIDED: "undecided"}

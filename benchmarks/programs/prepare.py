@@ -1,8 +1,9 @@
 """Inputs for a model, and the sizes of one call: `python -m benchmarks.programs.prepare JSON`.
 
-The JSON object has `model`, a path, and `inputs`, where the seeded inputs go (`.npz`). Printed are
-`request` and `reply`, in bytes. A process of its own, so that the one that waits for the arms has
-no runtime, no threads and no tensors.
+The JSON object has `model`, a path, and `inputs`, where the inputs go (`.npz`): those of `stored`,
+a file with `in0`, `in1` …, where it is given, else seeded ones. Printed are `request` and `reply`,
+in bytes. A process of its own, so that the one that waits for the arms has no runtime, no threads
+and no tensors.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ def main(text: str) -> dict[str, int]:
     interpreter = Interpreter(model_content=Path(given["model"]).read_bytes(), num_threads=1)
     interpreter.allocate_tensors()
     random = np.random.default_rng(SEED)
+    stored = np.load(given["stored"]) if "stored" in given else {}
     arrays = []
-    for detail in interpreter.get_input_details():
+    for position, detail in enumerate(interpreter.get_input_details()):
         kind, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
-        if kind.kind == "f":
+        if f"in{position}" in stored:
+            arrays.append(stored[f"in{position}"])
+        elif kind.kind == "f":
             arrays.append(random.random(shape, np.float32).astype(kind))
         else:
             arrays.append(random.integers(0, LARGEST_INTEGER, shape).astype(kind))

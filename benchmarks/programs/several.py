@@ -34,10 +34,16 @@ def measured(
 
 
 def digest(answer: Any) -> str:
-    """What two arms that computed the same have in common: the bytes of the only output."""
-    while isinstance(answer, (list, dict)):
-        (answer,) = answer.values() if isinstance(answer, dict) else answer
-    return sha256(memoryview(answer).cast("B")).hexdigest()
+    """What two arms that computed the same have in common: the bytes of the outputs, in order."""
+    known = sha256()
+    waiting = [answer]
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, (list, dict)):
+            waiting[:0] = value.values() if isinstance(value, dict) else value
+        else:
+            known.update(memoryview(value).cast("B"))
+    return known.hexdigest()
 
 
 def main(text: str) -> dict[str, Any]:

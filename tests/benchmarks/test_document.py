@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.document import MARKED, BadMarks, renewed
 from benchmarks.pictures import PICTURES
-from benchmarks.report import ALL
+from benchmarks.report import ALL, SECTIONS
 from tests.docs.markdown import links
 from tests.shared_models import REPOSITORY
 
@@ -40,16 +40,26 @@ def test_a_document_with_other_marks_is_refused(text: str) -> None:
         renewed(text, {"one": "| new |\n"})
 
 
-def test_the_projects_document_has_a_place_for_every_part() -> None:
-    text = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    parts = {name: f"what {name} said\n" for name in ("machine", "targets", *ALL)}
+PAGES = {"benchmarks.md": ("machine", "targets", *SECTIONS, "peers"), "devices.md": ("devices",)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_projects_documents_have_a_place_for_every_part(page: str) -> None:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    parts = {name: f"what {name} said\n" for name in PAGES[page]}
     assert {found[2] for found in MARKED.finditer(text)} == set(parts)
     new = renewed(text, parts)
     for part in parts.values():
         assert new.count(part) == 1
 
 
-def test_the_projects_document_shows_the_pictures_that_are_drawn() -> None:
-    text = (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_projects_documents_show_the_pictures_that_are_drawn(page: str) -> None:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
     shown = {link for link in links(text) if link.endswith(".svg")}
-    assert shown == {f"pictures/{name}.svg" for name in PICTURES}
+    drawn = {name for name, (section, *_) in PICTURES.items() if section in PAGES[page]}
+    assert shown == {f"pictures/{name}.svg" for name in drawn}
+
+
+def test_every_section_stands_on_a_page() -> None:
+    assert {part for parts in PAGES.values() for part in parts} == {"machine", "targets", *ALL}

@@ -149,7 +149,9 @@ def test_a_document_is_made_anew_from_samples(
 @needs_matplotlib
 def test_every_picture_is_drawn_and_small(tiny_run: dict[str, Any], tmp_path: Path) -> None:
     paths = list(draw(tiny_run["sections"], tmp_path))
-    assert [path.stem for path in paths] == list(PICTURES)
+    assert [path.stem for path in paths] == [
+        name for name, (section, *_) in PICTURES.items() if section in SECTIONS
+    ]
     for path in paths:
         root = ElementTree.parse(path).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -50,6 +50,16 @@ def difference(answers: Mapping[str, Array], reference: Mapping[str, Array]) -> 
     return Difference(relative, steps)
 
 
+def shown_difference(off_by: Difference | None) -> str:
+    """How far answers are off, for people: a share of the largest answer, steps, or both."""
+    if off_by is None:
+        return "–"
+    parts = [f"{off_by.relative:.1e}"] if off_by.relative else []
+    if off_by.steps:
+        parts.append(f"{off_by.steps} step{'s' if off_by.steps > 1 else ''}")
+    return ", ".join(parts) or "0"
+
+
 def _relative(name: str, answer: Array, wanted: Array) -> float:
     finite = np.isfinite(wanted)
     if not np.array_equal(answer[~finite], wanted[~finite], equal_nan=True):

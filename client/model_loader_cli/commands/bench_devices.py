@@ -27,7 +27,7 @@ from ..bench.drawing import (
 )
 from ..bench.interval import Interval, NothingLeft
 from ..bench.machine import describe
-from ..bench.numerical import Difference
+from ..bench.numerical import shown_difference
 from ..bench.processes import ArmFailed
 from ..bench.progress import reporting
 from ..bench.samples import dropped
@@ -151,16 +151,6 @@ def _bar(row: Timed, trial: Trial | None) -> Bar:
         return Bar(TEXTS[row.arm], row.whole, colour=YARDSTICK_COLOUR)
     colour = REDUCED_COLOUR if trial.label.endswith(REDUCED) else EXACT_COLOUR
     return Bar(row.arm, row.whole, f"off by {shown_difference(trial.off_by)}", colour)
-
-
-def shown_difference(off_by: Difference | None) -> str:
-    """How far answers are off: a share of the largest answer, steps, or both."""
-    if off_by is None:
-        return "–"
-    parts = [f"{off_by.relative:.1e}"] if off_by.relative else []
-    if off_by.steps:
-        parts.append(f"{off_by.steps} step{'s' if off_by.steps > 1 else ''}")
-    return ", ".join(parts) or "0"
 
 
 def _show(
