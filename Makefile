@@ -153,6 +153,10 @@ fuzz: .venv/installed-fuzz ## hostile bytes at every door (ten minutes; FUZZ_MUT
 	.venv/bin/python -m tests.fuzz wire
 	.venv/bin/python -m tests.fuzz coverage --keep build/fuzz
 
+.PHONY: deb
+deb: install ## build the Debian package, for the Python of this machine, into dist
+	.venv/bin/python packaging/debian/build.py
+
 .PHONY: lint
 lint: install ## ruff: rules and formatting
 	.venv/bin/ruff check .
