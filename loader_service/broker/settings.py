@@ -63,6 +63,8 @@ NOT_NEGATIVE = (
 """Settings that may be zero, too."""
 MOST_SECONDS = 1_000_000
 """The longest of any time: eleven days. Its milliseconds fit into the C int that gRPC takes."""
+MOST_CALLS = 2**30 - 1
+"""Of one principal at a time: gRPC is told twice as many, in a C int."""
 MOST_OF_ANYTHING = 2**53 - 1
 """The highest whole number below which a JSON number holds every other one."""
 STDERR_BYTES_PER_SECOND = 256 << 10
@@ -254,6 +256,10 @@ class Settings(SharedLimits):
             most = MOST_SECONDS if name.endswith("_seconds") else MOST_OF_ANYTHING
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be at most {most:,}, not {getattr(self, name)}")
+        if self.calls_at_a_time > MOST_CALLS:
+            raise ValueError(
+                f"calls_at_a_time must be at most {MOST_CALLS:,}, not {self.calls_at_a_time}"
+            )
         if self.metrics_port is not None and not 0 < self.metrics_port < 65536:
             raise ValueError(f"metrics_port must be 1 to 65535, not {self.metrics_port}")
         shared_limits.check(self)

@@ -177,6 +177,10 @@ threads = 0
         ),
         ("[limits]\nmemory_bytes = 'none'", "FILE:2: limits.memory_bytes: must be a number of"),
         (
+            "[shared_limits]\ncalls_at_a_time = 9007199254740991",
+            "FILE:2: shared_limits.calls_at_a_time: must be at most 1,073,741,823, not 9007199",
+        ),
+        (
             "[service]\nhandshake_seconds = inf",
             "FILE:2: service.handshake_seconds: must be at most 1,000,000, not inf",
         ),
