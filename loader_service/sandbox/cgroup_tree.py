@@ -25,6 +25,10 @@ CONTROLLER_LAYERS: Final[Mapping[Controller, Layer]] = {
 _KILL_ROUNDS: Final = 100
 
 
+MOST_PIDS = 1 << 22
+"""The kernel's PID_MAX_LIMIT: there are never more tasks, and it takes no higher limit of them."""
+
+
 @dataclass(frozen=True)
 class GroupLimits:
     """Limits of one group and everything below it. `None` sets none at this level."""
@@ -248,7 +252,8 @@ class Tree:
         if limits.memory_bytes is not None and "memory" in self.roots:
             self.files.set_memory(self.roots["memory"] / path, limits.memory_bytes)
         if limits.pids is not None and "pids" in self.roots:
-            (self.roots["pids"] / path / "pids.max").write_text(str(limits.pids))
+            most = min(limits.pids, MOST_PIDS)
+            (self.roots["pids"] / path / "pids.max").write_text(str(most))
         if limits.cpu_percent is not None and "cpu" in self.roots:
             self.files.set_cpu(self.roots["cpu"] / path, limits.cpu_percent)
 

@@ -80,6 +80,14 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return model
 
 
+def test_no_limit_of_tasks_is_higher_than_the_kernel_takes(kernel: Kernel) -> None:
+    tree = cgroup.discover_version_2(kernel.root)
+    assert tree is not None
+    tree.limit("user-1", GroupLimits(pids=2**53 - 1))
+    tree.create("user-1/origin-a/worker-1", GroupLimits())
+    assert (kernel.root / cgroup.own_name() / "user-1" / "pids.max").read_text() == "4194304"
+
+
 def test_limits_are_written_at_each_level(kernel: Kernel) -> None:
     tree = cgroup.discover_version_2(kernel.root)
     assert tree is not None
