@@ -91,9 +91,13 @@ class DeviceChecks:
         """Test one device; returns why it is disabled, or ``""``."""
         async with self._turn:
             # Started here, and not in the thread that waits: the process ends with its starter.
-            self._running = start_self_test(self._settings.runtime, device, TEST_SECONDS)
-            reason = await asyncio.to_thread(outcome, self._running, device, 4 * TEST_SECONDS)
-            self._running = None
+            try:
+                self._running = start_self_test(self._settings.runtime, device, TEST_SECONDS)
+            except OSError as error:
+                reason = f"its self-test cannot be started: {error}"
+            else:
+                reason = await asyncio.to_thread(outcome, self._running, device, 4 * TEST_SECONDS)
+                self._running = None
         if reason:
             log.warning("the device %s is disabled: %s", device.name, reason)
         return reason

@@ -35,6 +35,7 @@ from loader_service.runtime.runtimes import find_runtime
 from loader_service.sandbox import process
 from loader_service.writer.warm_up import warm_up_model
 
+STDOUT, STDERR = 1, 2
 ABI = "abi"
 """Stands for the C structures among the devices' names."""
 REASON_LENGTH = 1000
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str]) -> int:
     object with the reason for each that failed.
     """
     process.set_parent_death_signal()
+    # Libraries may print what they like: the answer goes where standard output was.
+    answer = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
     runtime = find_runtime(arguments[0])
     runtime.warm()
     library = runtime.library
@@ -69,7 +73,8 @@ def main(arguments: Sequence[str]) -> int:
     for enabled in devices:
         if enabled.kind == EXTERNAL and not reasons[ABI]:
             reasons[enabled.name] = in_a_child(partial(check_library, enabled, library), seconds)
-    print(json.dumps({name: reason for name, reason in reasons.items() if reason}))
+    with os.fdopen(answer, "w") as file:
+        file.write(json.dumps({name: reason for name, reason in reasons.items() if reason}) + "\n")
     return 0
 
 

@@ -326,6 +326,10 @@ __attribute__((visibility("default"))) Delegate *tflite_plugin_create_delegate(
     free(settings);
     return NULL;
   }
+  if (has_fault(settings, "chatty")) {
+    puts("hardware of that kind is here"); /* no fault */
+    fflush(stdout);
+  }
   if (has_fault(settings, "crash-create")) *(volatile int *)8 = 1;
   if (has_fault(settings, "hang-create"))
     for (;;) ;

@@ -100,9 +100,7 @@ def test_what_a_library_takes_is_found_by_asking(
     assert not standing()
 
 
-def test_two_libraries_options_make_two_versions_of_the_same_file(
-    little: Path, library: Library
-) -> None:
+def test_its_version_is_its_files_own(little: Path, library: Library) -> None:
     device = opened(little, library)
     assert (device.name, len(device.version)) == ("external:little", 16)
     assert device.grants.nothing

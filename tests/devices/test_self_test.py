@@ -133,6 +133,7 @@ def test_each_library_is_tried_in_a_process_of_its_own(little: Path, library: Li
         Enabled("external:missing", "/nowhere/lib.so"),
         Enabled("reference"),
         little_device(little, "good-too", operators="add"),
+        little_device(little, "chatty", fault="chatty"),
     ]
     reasons = run_main(library.name, *devices)
     assert reasons.pop("external:crashes") == "its test ended by SIGSEGV"
