@@ -15,8 +15,8 @@ WITH_COMMANDS = [
     for document in documents()
     if any(block.language == "console" for block in blocks(document.read_text(encoding="utf-8")))
 ]
-SLOW = [REPOSITORY / "docs" / name for name in ("command-line.md", "network.md")]
-"""The one shows every command, the other makes certificates and a service of its own."""
+SLOW = {REPOSITORY / "docs" / name for name in ("command-line.md", "network.md", "operations.md")}
+"""They show many commands, or start services."""
 
 
 @pytest.mark.parametrize(
