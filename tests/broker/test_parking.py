@@ -94,6 +94,22 @@ def test_a_relayed_model_is_parked_and_comes_back(service: Service, session: Raw
         service.wait_for_workers([])
 
 
+@pytest.mark.slow
+def test_a_model_on_a_device_comes_back_on_that_device(session: RawSession) -> None:
+    options = pb.DeviceOptions(accelerator_name="reference")
+    loaded = session.load(small.add(), device_options=options)
+    request = pb.GetDelegationRequest(model_id=loaded.model_id)
+    devices = [device.name for device in session.call("GetDelegation", request).delegation.devices]
+    channel = session.channel(loaded.model_id)
+    for _ in range(2):
+        wait_until_parked(session, loaded.model_id)
+        assert sum_over(channel) == 2
+        again = session.call("GetDelegation", request).delegation.devices
+        assert [device.name for device in again] == devices
+    assert devices
+    channel.close()
+
+
 @pytest.mark.parametrize("model", [stateful.counter(), stateful.running_sum()])
 def test_a_model_that_keeps_state_is_never_parked(model: bytes, session: RawSession) -> None:
     """It is still there when another, loaded after it, was parked twice."""
