@@ -91,18 +91,20 @@ class Directory:
         self.room_path(uid).mkdir(mode=0o700, exist_ok=True)
 
     def give_room(self, uid: int, socket_name: str) -> None:
-        """Let the principal, and nobody else, into its room with the socket.
+        """Let the principal, and nobody else, use the socket in its room.
 
-        Root gives both away, the room last: its owner could put a link in the socket's place before
-        that is given away. Another user's service keeps them, and lets the principal in.
+        Root gives the socket away, and keeps the room: who owned that could fill up the file system
+        that it is in, which is the machine's /run. Another user's service keeps both, and lets the
+        principal in.
         """
         room = self.room_path(uid)
         if uid != os.geteuid() and os.geteuid() != 0:
             let_in(room / socket_name, uid, WRITE | READ)
             let_in(room, uid, READ | ENTER)
         elif uid != os.geteuid():
+            # Whoever may not write to the socket cannot connect to it.
             os.chown(room / socket_name, uid, -1, follow_symlinks=False)
-            os.chown(room, uid, -1, follow_symlinks=False)
+            room.chmod(0o711)
 
     def remove(self) -> None:
         """Leave nothing behind; the lock goes last, so that nobody moves in meanwhile."""

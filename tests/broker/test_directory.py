@@ -104,8 +104,8 @@ def test_modes(short_folder: Path) -> None:
     shared.remove()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
-def test_a_room_is_given_away_last_and_no_link_is_followed(short_folder: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a socket away")
+def test_a_user_gets_the_socket_and_no_place_to_write_to(short_folder: Path) -> None:
     target = short_folder / "target"
     target.touch()
     directory = Directory(short_folder / "service", shared=True)
@@ -114,7 +114,7 @@ def test_a_room_is_given_away_last_and_no_link_is_followed(short_folder: Path) -
     assert (mode(room), room.stat().st_uid) == (0o700, 0)
     (room / "grpc.sock").symlink_to(target)
     directory.give_room(54321, "grpc.sock")
-    assert room.stat().st_uid == 54321
+    assert (mode(room), room.stat().st_uid) == (0o711, 0)
     assert (room / "grpc.sock").lstat().st_uid == 54321
     assert target.stat().st_uid == 0
     directory.remove()

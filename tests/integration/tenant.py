@@ -5,7 +5,7 @@ refused. Then it does what each line of its input says and answers with a line o
 
 - ``load N`` loads a model that adds N, ``load-by-name NAME`` one of the operator's;
 - ``compute`` asks the first of them, ``compute-often N`` so many times, each with another number;
-- ``models`` lists what it sees, ``read PATH`` says whether it may read a file;
+- ``models`` lists what it sees, ``read PATH`` and ``write PATH`` say whether it may;
 - ``cli WORDS`` runs `model-loader` with them; gives its status and output;
 - ``known`` opens a session of its own and tells all that another user would have to guess;
 - ``intrude JSON`` tries to use what another has so told;
@@ -58,7 +58,7 @@ class Tenant:
     def do(self, line: str) -> Any:
         """Do what a line says; raises ModelLoaderError."""
         command, _, rest = line.strip().partition(" ")
-        if command in ("cli", "intrude", "knock", "read"):
+        if command in ("cli", "intrude", "knock", "read", "write"):
             return getattr(self, f"_{command}")(rest)
         assert self._connection is not None
         if command in ("known", "spin"):
@@ -83,6 +83,9 @@ class Tenant:
 
     def _read(self, path: str) -> bool:
         return os.access(path, os.R_OK)
+
+    def _write(self, path: str) -> bool:
+        return os.access(path, os.W_OK)
 
     def _cli(self, words: str) -> dict[str, Any]:
         output, errors = io.StringIO(), io.StringIO()

@@ -30,6 +30,7 @@ CONNECTIONS = 30
 CONFIGURATION = f"""
 [limits]
 models_per_origin = 6
+compute_seconds = 3600
 [service]
 handshake_seconds = 600
 [shared_limits]
@@ -164,10 +165,14 @@ def test_a_stranger_is_refused_at_the_socket(daemon: Daemon, tmp_path: Path) -> 
             daemon.directory / "admin.sock",
             daemon.directory / "steering",
             daemon.directory / f"uid-{FIRST}",
-            daemon.directory / f"uid-{FIRST}" / "grpc.sock",
             daemon.directory / "uid-0",
             daemon.directory / "lock",
         ):
             assert stranger.do(f"read {path}") is False, path
+        room = daemon.directory / f"uid-{FIRST}"
+        assert stranger.do(f"write {room / 'grpc.sock'}") is False
+        assert first.do(f"write {room / 'grpc.sock'}") is True
+        # Nor may its user write to the room: it is where the machine's other services have theirs.
+        assert first.do(f"write {room}") is first.do(f"read {room}") is False
         assert not (daemon.directory / f"uid-{STRANGER}").exists()
     assert f"connection-refused: cause=forbidden user={STRANGER}" in daemon.log()
