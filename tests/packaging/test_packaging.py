@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+import time
 import venv
 import zipfile
 from collections.abc import Mapping
@@ -15,11 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging import readme
 from tests.shared_models import REPOSITORY
+from tests.support.raw_client import HANG_SECONDS
 from tests.support.readable_copy import copy_project
 
 PACKAGES = {"model_loader", "model_loader_wire", "model_loader_cli", "loader_service"}
 SCRIPTS = {"model-loader", "model-loaderd"}
+PLACES = "import loader_service; print(ml.__file__, loader_service.__file__)"
+"""Says at the end of a program where it has found the packages."""
 RUNTIMES = ["ai_edge_litert", "tflite_runtime", "tensorflow", "flatbuffers"]
 
 
@@ -130,6 +137,47 @@ def test_the_bare_client_installs_and_loads_no_runtime(built: Built, tmp_path: P
     assert Path(place).is_relative_to(tmp_path / "venv")
     for script in SCRIPTS:
         assert os.access(tmp_path / "venv" / "bin" / script, os.X_OK)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["wheel", "source"])
+def test_the_readmes_example_runs_on_what_was_installed(
+    kind: str, built: Built, tmp_path: Path
+) -> None:
+    """A daemon and a program of a clean environment, in which nothing is of this tree."""
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    scripts = tmp_path / "venv" / "bin"
+    file = built.wheel if kind == "wheel" else built.source
+    pip = [str(scripts / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    run([*pip, "install", f"{file}[service]"])
+    shutil.copytree(readme.EXAMPLES, tmp_path / "examples")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    # The path of a socket is short.
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "s"
+        daemon = subprocess.Popen(
+            [str(scripts / "model-loaderd"), f"--directory={directory}", "--log-level=error"],
+            cwd=tmp_path,
+            env=clean,
+        )
+        try:
+            deadline = time.monotonic() + HANG_SECONDS
+            while not (directory / "attach.sock").exists():
+                assert daemon.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            command = [str(scripts / "python"), "-I", "-c", f"{readme.PROGRAM}\n{PLACES}"]
+            address = {"MODEL_LOADER_ADDRESS": str(directory)}
+            answer, _, places = run(command, tmp_path, clean | address).partition("\n")
+            daemon.terminate()
+            assert daemon.wait(HANG_SECONDS) == 0
+        finally:
+            daemon.kill()
+            daemon.wait()
+    assert readme.ANSWER.fullmatch(answer + "\n"), answer
+    for place in places.split():
+        assert Path(place).is_relative_to(tmp_path / "venv")
 
 
 @pytest.mark.slow
