@@ -90,7 +90,9 @@ TABLE: dict[Cause, Outcome] = {
         "SecurityError", "PERMISSION_DENIED", "the session, model or origin belongs to another"
     ),
     Cause.NOT_ALLOWED: Outcome(
-        "SecurityError", "PERMISSION_DENIED", "the operator's policy does not allow this model"
+        "SecurityError",
+        "PERMISSION_DENIED",
+        "the operator's policy does not allow this model, or this client",
     ),
     Cause.NOT_FOUND: Outcome(
         "NotFoundError", "NOT_FOUND", "the service serves no model of that name or version"

@@ -35,12 +35,12 @@ def client_of(context: Context, settings: Settings) -> NetworkClient:
     # The key has another type in gRPC's own words than its stubs say.
     peer: Peer = context.auth_context()  # type: ignore[assignment]
     if settings.credentials is None or peer.get("transport_security_type") != [b"ssl"]:
-        raise refuse(Cause.FORBIDDEN, "this service takes no clients of the network any more")
+        raise refuse(Cause.NOT_ALLOWED, "this service takes no clients of the network any more")
     given = [str(value) for key, value in context.invocation_metadata() or () if key == TOKEN_KEY]
     if given:
         return client_of_token(given, settings.credentials.tokens, settings.clients)
     if settings.credentials.client_ca is None:
-        raise refuse(Cause.FORBIDDEN, "the call carries no token, and this service asks for one")
+        raise refuse(Cause.NOT_ALLOWED, "the call carries no token, and this service asks for one")
     return client_of_certificate(peer, settings.clients)
 
 
@@ -52,14 +52,14 @@ def client_of_token(
     well_formed = len(given) == 1 and given[0].startswith(BEARER)
     if not well_formed or not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN:
         raise refuse(
-            Cause.FORBIDDEN,
+            Cause.NOT_ALLOWED,
             f"a call carries one token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters, as "
             f"{TOKEN_KEY}: {BEARER}TOKEN",
         )
     digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
     found = [name for known, name in tokens.items() if hmac.compare_digest(known, digest)]
     if not found or (client := f"{OF_TOKENS}{found[0]}") not in clients:
-        raise refuse(Cause.FORBIDDEN, "the token is not one of this service's")
+        raise refuse(Cause.NOT_ALLOWED, "the token is not one of this service's")
     return NetworkClient(client)
 
 
@@ -72,11 +72,13 @@ def client_of_certificate(peer: Peer, clients: frozenset[str]) -> NetworkClient:
     names = names_of(peer)
     found = sorted(names & clients)
     if len(found) > 1:
-        raise refuse(Cause.FORBIDDEN, f"the certificate names several clients: {', '.join(found)}")
+        raise refuse(
+            Cause.NOT_ALLOWED, f"the certificate names several clients: {', '.join(found)}"
+        )
     if not found:
         shown = ", ".join(sorted(printable(name, NAME_LENGTH) for name in names)[:8]) or "nobody"
         raise refuse(
-            Cause.FORBIDDEN,
+            Cause.NOT_ALLOWED,
             f"the certificate names {shown}, and that is no client of this service",
         )
     return NetworkClient(found[0])

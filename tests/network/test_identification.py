@@ -101,7 +101,7 @@ def test_a_certificate_names_one_client(peer: dict[str, list[bytes]], client: st
 def test_a_certificate_that_names_nobody_or_two_is_refused(peer: dict[str, list[bytes]]) -> None:
     with pytest.raises(Refusal) as caught:
         client_of_certificate(peer, CLIENTS)
-    assert caught.value.failure.cause is Cause.FORBIDDEN
+    assert caught.value.failure.cause is Cause.NOT_ALLOWED
     assert names_of(peer) & {"token:camera"} == set()
 
 
@@ -128,7 +128,7 @@ def test_a_token_is_its_digests_client() -> None:
 def test_what_is_no_token_of_a_client_is_refused_and_not_repeated(given: list[str]) -> None:
     with pytest.raises(Refusal) as caught:
         client_of_token(given, TOKENS, CLIENTS)
-    assert caught.value.failure.cause is Cause.FORBIDDEN
+    assert caught.value.failure.cause is Cause.NOT_ALLOWED
     assert "ttt" not in str(caught.value)
 
 

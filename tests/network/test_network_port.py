@@ -42,6 +42,8 @@ from .conftest import OTHER_TOKEN, TOKEN, Site, address_of, digest
 pytestmark = [pytest.mark.isolation, pytest.mark.slow, needs_openssl]
 
 ONE = np.ones(1, np.float32)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What every connection of HTTP/2 begins with, and empty settings."""
 
 
 @dataclass
@@ -415,6 +417,7 @@ def test_connections_are_bounded_in_number_and_time(site: Site) -> None:
             socket.create_connection(there, HANG_SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=host) as idle,
         ):
+            idle.sendall(PREFACE)
             assert _ends(idle)
         with ml.connect(address_of(daemon), **site.client("bob")) as client:
             time.sleep(2)  # longer than an idle connection lives: an open session is not idle
