@@ -243,7 +243,7 @@ with RawSession(directory) as session:
         with RawSession(service.directory) as own:
             own.load(small.add(), relayed=True)
             for uid, expected in (
-                (54321, ["uid-54321 54321 700 []", "closed"]),
+                (54321, ["uid-54321 0 711 []", "closed"]),
                 (54322, ["forbidden"]),
             ):
                 assert as_user(program, uid, service.directory) == expected
