@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from loader_service.writer import costly
 from model_loader_cli.command_line import cli, status_of
@@ -24,6 +26,35 @@ def test_these_are_the_commands() -> None:
     seeing = {"status", "ps", "top", "events", "doctor"}
     steering = {"kill", "drain", "limits", "models"}
     assert set(COMMANDS) == {"run", "inspect", "bench", "demo", "completion"} | seeing | steering
+
+
+def _commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command, as its words."""
+    for name, command in group.commands.items():
+        yield (*words, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*words, name))
+
+
+@pytest.mark.parametrize("words", list(_commands(cli)), ids=" ".join)
+def test_a_shell_completes_every_command_and_every_option(words: tuple[str, ...]) -> None:
+    """Those that are hidden would be missed."""
+    shell = ShellComplete(cli, {}, "model-loader", "_MODEL_LOADER_COMPLETE")
+    *before, last = words
+    assert last in {item.value for item in shell.get_completions(list(before), last[:1])}
+    command: click.Command = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    options = {
+        name
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for name in parameter.opts
+        if name.startswith("--")
+    }
+    offered = {item.value for item in shell.get_completions(list(words), "--")}
+    assert offered >= options
 
 
 def test_the_version_is_the_distributions() -> None:
