@@ -22,10 +22,12 @@ from ._effects import (
     Dial,
     Effect,
     Exclusive,
+    Forget,
     HangUp,
     InThread,
     Notify,
     OpenStream,
+    Pause,
     Steps,
     Transfer,
     Upload,
@@ -55,9 +57,11 @@ class AsyncDriver:
             Call: self._call,
             Notify: self._notify,
             Upload: self._upload,
+            Pause: self._pause,
             InThread: self._in_thread,
             Adopt: self._adopt,
             Dial: self._dial,
+            Forget: self._forget,
             OpenStream: self._open_stream,
             HangUp: self._hang_up,
         }
@@ -86,6 +90,7 @@ class AsyncDriver:
                     effect = steps.send(result)
                     result = await carry_out[type(effect)](effect)
             except StopIteration as stop:
+                fault = None  # the steps may have dealt with it; see below
                 value: Result = stop.value
                 return value
             except GeneratorExit:  # the loop is gone: nothing can be awaited any more
@@ -172,6 +177,9 @@ class AsyncDriver:
                 self._keep(self._close_unclaimed(effect, call))
             raise
 
+    async def _pause(self, effect: Pause) -> None:
+        await asyncio.sleep(effect.seconds)
+
     async def _in_thread(self, effect: InThread) -> Any:
         return await asyncio.to_thread(effect.function)
 
@@ -181,9 +189,18 @@ class AsyncDriver:
     async def _dial(self, effect: Dial) -> None:
         self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
         if effect.target != self._target:
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                stream.cancel()
+            if self._channel is not None:
+                # What is still called there finds out by itself: closing would cancel its task.
+                self._keep(self._channel.close(NOTIFY_SECONDS))
             self._channel = open_channel(grpc.aio, effect.target, effect.tls, GRPC_OPTIONS)
             self._methods = {}
             self._target = effect.target
+
+    async def _forget(self, effect: Forget) -> None:
+        self._target = ""
 
     async def _open_stream(self, effect: OpenStream) -> Any:
         method = self._channel.unary_stream(SERVICE + "OpenSession")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import threading
@@ -86,6 +87,15 @@ class AttachConnection:
         if reply.WhichOneof("reply") != "offered":
             raise NetworkError("the service answered an offer with something else")
         return reply.offered.offer
+
+    def has_ended(self) -> bool:
+        """Look, without waiting, whether the service has ended the session, or itself."""
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            return True
+        poll = select.poll()
+        poll.register(descriptor, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Close the socket, which ends the session; safe at any time and more than once."""

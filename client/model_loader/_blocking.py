@@ -18,10 +18,12 @@ from ._effects import (
     Dial,
     Effect,
     Exclusive,
+    Forget,
     HangUp,
     InThread,
     Notify,
     OpenStream,
+    Pause,
     Steps,
     Transfer,
     Upload,
@@ -42,9 +44,11 @@ class BlockingDriver:
             Call: self._call,
             Notify: self._notify,
             Upload: self._upload,
+            Pause: self._pause,
             InThread: self._in_thread,
             Adopt: self._adopt,
             Dial: self._dial,
+            Forget: self._forget,
             OpenStream: self._open_stream,
             HangUp: self._hang_up,
         }
@@ -70,6 +74,7 @@ class BlockingDriver:
                     effect = steps.send(result)
                     result = carry_out[type(effect)](effect)
             except StopIteration as stop:
+                fault = None  # the steps may have dealt with it; see below
                 value: Result = stop.value
                 return value
             except BaseException as error:
@@ -134,6 +139,9 @@ class BlockingDriver:
                 raise faults[0] from None
             raise
 
+    def _pause(self, effect: Pause) -> None:
+        time.sleep(effect.seconds)
+
     def _in_thread(self, effect: InThread) -> Any:
         return effect.function()
 
@@ -142,6 +150,9 @@ class BlockingDriver:
 
     def _dial(self, effect: Dial) -> None:
         self._control.dial(effect.target, effect.token, tls=effect.tls)
+
+    def _forget(self, effect: Forget) -> None:
+        self._control.forget()
 
     def _open_stream(self, effect: OpenStream) -> Any:
         return self._control.open_stream(effect.request.SerializeToString(), effect.timeout)

@@ -54,11 +54,17 @@ class BlockingControl:
             # The stream that holds a relayed session open must not keep a thread inside gRPC: see
             # forks in _uninterrupted.
             options = [*GRPC_OPTIONS, (ChannelOptions.SingleThreadedUnaryStream, 1)]
-            self._channel = uninterrupted(
-                lambda: open_channel(grpc, target, tls, options), _nothing
-            )
-            self._methods = {}
+            made = uninterrupted(lambda: open_channel(grpc, target, tls, options), _nothing)
+            stream, self._stream = self._stream, None
+            left, self._channel = self._channel, made
+            self._methods = {}  # after the channel: see _start
             self._target = target
+            if left is not None:
+                detached(lambda: _end(left, stream))
+
+    def forget(self) -> None:
+        """Let the next `dial` make a channel, whatever its target is."""
+        self._target = ""
 
     def ask(
         self,
@@ -75,6 +81,7 @@ class BlockingControl:
         import grpc
 
         attempt = _Attempt(lambda: self._start(method, request, timeout))
+        channel = self._channel
 
         def withdraw() -> None:
             reply = attempt.withdraw()
@@ -86,6 +93,10 @@ class BlockingControl:
         except (grpc.RpcError, grpc.FutureCancelledError, ValueError) as error:
             if self._channel is None:  # gRPC raises ValueError for a channel that was closed
                 raise InvalidStateError("the connection was closed during the call") from None
+            if isinstance(error, grpc.RpcError) and error.code() is not grpc.StatusCode.CANCELLED:
+                raise _error_of(error) from None
+            if self._channel is not channel:  # it was closed because another one took its place
+                raise NetworkError("the Model Loader service ended during the call") from None
             if isinstance(error, grpc.RpcError):
                 raise _error_of(error) from None
             raise
@@ -134,30 +145,22 @@ class BlockingControl:
 
     def hang_up(self) -> None:
         """End the stream and the channel."""
-        import grpc
-
         stream, self._stream = self._stream, None
         channel, self._channel = self._channel, None
-
-        def end() -> None:
-            if channel is not None:
-                channel.close()
-            # Only who reads a stream of this kind to its end gives its connection back.
-            with suppress(grpc.RpcError):
-                for _ in stream or ():
-                    continue
-
-        uninterrupted(end, _nothing)
+        uninterrupted(lambda: _end(channel, stream), _nothing)
 
     def _start(self, name: str, request: bytes | Iterable[bytes], timeout: float | None) -> Any:
         _fork.check(self._generation, "connection")
+        methods = (
+            self._methods
+        )  # before the channel: none of an older one is kept among the newer's
         channel = self._channel
         if channel is None:
             raise InvalidStateError("the connection was closed")
-        method = self._methods.get(name)
+        method = methods.get(name)
         if method is None:
             make = channel.stream_unary if name in STREAMED else channel.unary_unary
-            method = self._methods[name] = make(SERVICE + name)
+            method = methods[name] = make(SERVICE + name)
         data = request if isinstance(request, bytes) else iter(request)
         return method.future(data, timeout=timeout, metadata=self._metadata)
 
@@ -201,6 +204,17 @@ class _Attempt:
 
 def _error_of(error: Any) -> Exception:
     return error_of_status(error.code().name, error.details() or "", error.trailing_metadata())
+
+
+def _end(channel: Any, stream: Any) -> None:
+    import grpc
+
+    if channel is not None:
+        channel.close()
+    # Only who reads a stream of this kind to its end gives its connection back.
+    with suppress(grpc.RpcError):
+        for _ in stream or ():
+            continue
 
 
 def _nothing() -> None:

@@ -12,7 +12,8 @@ from . import _embedded
 from ._blocking import BlockingDriver
 from ._closing import Closing
 from ._fork import BoundToProcess
-from ._load import inspect
+from ._recall import inspect_when_there
+from ._returning import answered
 from ._session import Session, open_session
 from ._tls import Credentials
 from ._values import Format, ModelRow, NamedModel
@@ -26,6 +27,7 @@ class ConnectionFace(BoundToProcess):
     ) -> None:
         self._driver = driver
         self._session = session
+        session.turn = driver.make_turn()
         self._owned_broker = owned_broker
 
     @property
@@ -88,21 +90,21 @@ class Connection(ConnectionFace, Closing):
 
         Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
         """
-        return self._driver.run(self._session.formats())
+        return self._driver.run(answered(self._session, self._session.formats))
 
     def models(self) -> tuple[ModelRow, ...]:
         """Return the models of the caller's user in all sessions, as the service sees them.
 
         Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
         """
-        return self._driver.run(self._session.models())
+        return self._driver.run(answered(self._session, self._session.models))
 
     def named_models(self) -> tuple[NamedModel, ...]:
         """Return the models that ``load_by_name`` loads: every version that serves.
 
         Raises InvalidStateError for a closed connection, NetworkError if the service has gone.
         """
-        return self._driver.run(self._session.named_models())
+        return self._driver.run(answered(self._session, self._session.named_models))
 
     def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:
         """Read what a model file is, inside a sandbox.
@@ -112,7 +114,7 @@ class Connection(ConnectionFace, Closing):
         ``runtime``, ``kernels`` and ``note``, or ``failure`` if the runtime does not take the
         model; ``sha256``, ``size`` in bytes and ``isolation``.
         """
-        return self._driver.run(inspect(self._session, source, timeout))
+        return self._driver.run(inspect_when_there(self._session, source, timeout))
 
     def close(self) -> None:
         """End the session and its models; closing twice is no error."""
@@ -124,6 +126,7 @@ def connect(
     *,
     origin: str | None = None,
     relay: bool = False,
+    reconnect: bool = False,
     ca: str | os.PathLike[str] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
@@ -140,6 +143,10 @@ def connect(
     from the program's file, and shown as ``origin``. `relay` sends tensors through the broker,
     for places where no descriptor can be handed over, as is always done over the network.
 
+    `reconnect` lets the connection outlive its service: calls wait until one is there again at the
+    same place, and the models that the program still holds are then loaded again. What was under
+    way is lost, as ever, and so are models that keep state (``docs/api.md``).
+
     The rest is for the network (``docs/network.md``): `ca` is the file of the authority that must
     have signed the service's certificate, `certificate` and `key` the files that show who this
     client is, all in PEM, and `token` says so otherwise. What is not given is looked for in
@@ -152,7 +159,9 @@ def connect(
     """
     credentials = Credentials(ca=ca, certificate=certificate, key=key, token=token)
     driver = BlockingDriver()
-    session = driver.run(open_session(address, origin, relay, None, credentials))
+    session = driver.run(
+        open_session(address, origin, relay, None, credentials, reconnect=reconnect)
+    )
     return Connection(driver, session, None)
 
 

@@ -13,11 +13,11 @@ from ._closing import Closing
 from ._connection import Connection, ConnectionFace, connect
 from ._effects import Steps
 from ._fork import BoundToProcess
-from ._load import load, load_by_name
 from ._model_core import ModelCore
 from ._options import ContextOptions, device_options, layers_tuple, lower
+from ._recall import load_by_name_to_return, load_to_return
 from ._source import Progress
-from ._values import Format
+from ._values import Format, Lost
 from .errors import ConstraintError, InvalidStateError
 
 
@@ -77,17 +77,15 @@ class ContextFace(BoundToProcess):
         self, source: Any, timeout: float | None, on_progress: Progress | None
     ) -> Steps[ModelCore]:
         self._check_open()
-        core = yield from load(
-            self._connection._session, self._options, source, timeout, on_progress
-        )
+        session = self._connection._session
+        core = yield from load_to_return(session, self._options, source, timeout, on_progress)
         self._models.add(core)
         return core
 
     def _load_by_name(self, name: Any, version: Any, timeout: float | None) -> Steps[ModelCore]:
         self._check_open()
-        core = yield from load_by_name(
-            self._connection._session, self._options, name, version, timeout
-        )
+        session = self._connection._session
+        core = yield from load_by_name_to_return(session, self._options, name, version, timeout)
         self._models.add(core)
         return core
 
@@ -121,6 +119,15 @@ class MLContext(ContextFace, Closing):
         """
         self._check_open()
         return self._connection.formats()
+
+    @property
+    def lost(self) -> Lost | None:
+        """Why the context is lost, with all its models, or None (an extension).
+
+        The reason is "unavailable": the service ended. With ``connect(reconnect=True)`` that passes
+        with the next call. Otherwise a lost context loads no more.
+        """
+        return self._connection._driver.run(self._connection._session.find_loss())
 
     def close(self) -> None:
         """End this context's models; closing twice is no error."""

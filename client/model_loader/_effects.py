@@ -46,6 +46,15 @@ class Dial:
 
 
 @dataclass(slots=True)
+class Forget:
+    """Let the next ``Dial`` make a channel, though its target be the same.
+
+    One that found its service gone would wait before it tries again, and then reach whoever listens
+    there by that time.
+    """
+
+
+@dataclass(slots=True)
 class OpenStream:
     """Call OpenSession; gives the first event and keeps the stream open until ``HangUp``.
 
@@ -91,6 +100,13 @@ class Upload:
     progressed: Callable[[], None]
     timeout: float | None
     unclaimed: Callable[[Any], Notify] | None
+
+
+@dataclass(slots=True)
+class Pause:
+    """Wait for so many seconds."""
+
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -143,5 +159,16 @@ class Exclusive:
 
 
 Effect = (
-    Dial | OpenStream | HangUp | Call | Notify | Upload | InThread | Adopt | Transfer | Exclusive
+    Dial
+    | Forget
+    | OpenStream
+    | HangUp
+    | Call
+    | Notify
+    | Upload
+    | Pause
+    | InThread
+    | Adopt
+    | Transfer
+    | Exclusive
 )

@@ -16,8 +16,10 @@ from ._effects import Adopt, Call, InThread, Notify, Steps, Upload
 from ._messages import description_from, isolation_from, limits_from, limits_to
 from ._model_core import ModelCore
 from ._options import ContextOptions, lower, seconds
+from ._renewal import CALL_SECONDS
+from ._returning import check_same
 from ._sealing import SEALED_FROM, Sealing
-from ._session import CALL_SECONDS, Session
+from ._session import Session
 from ._source import Progress, Source
 from ._values import Report
 from .errors import ConstraintError, DataError, TimeoutError, UnknownError
@@ -32,8 +34,11 @@ def load(
     source: Any,
     timeout: float | None,
     on_progress: Progress | None,
+    again: ModelCore | None = None,
+    *,
+    label: str = "",
 ) -> Steps[ModelCore]:
-    """Load a model and take its direct channel."""
+    """Load a model and take its direct channel; a model that went comes back, and is given."""
     session.check_usable()
     if on_progress is not None and not callable(on_progress):
         raise ConstraintError("on_progress must be callable")
@@ -42,7 +47,7 @@ def load(
     most = lower(session.limits, options.limits).model_bytes
     opened: Any = yield InThread(partial(Source, source, most))
     try:
-        header = _header(session, options, opened.label)
+        header = _header(session, options, label or opened.label)
         header.size = opened.size
         mark: int = yield InThread(opened.mark)
         progressed = _teller(opened, on_progress)
@@ -58,7 +63,7 @@ def load(
             yield _close_unclaimed(reply)
             raise
     session.marks_loaded.add(mark)
-    return (yield from _taken(session, reply, header.label, opened.sent, started))
+    return (yield from _taken(session, reply, header.label, opened.sent, started, again))
 
 
 def load_by_name(
@@ -67,8 +72,9 @@ def load_by_name(
     name: Any,
     version: Any,
     timeout: float | None,
+    again: ModelCore | None = None,
 ) -> Steps[ModelCore]:
-    """Load a model of the service's repository, whose bytes never come here."""
+    """Load a model of the service's repository, whose bytes never come here; else as `load`."""
     session.check_usable()
     if not isinstance(name, str):
         raise ConstraintError(f"a model's name is a str, not {type(name).__name__}")
@@ -88,7 +94,7 @@ def load_by_name(
     reply: pb.LoadReply = yield Upload(
         "Load", requests, lambda: None, _left(deadline), _close_unclaimed
     )
-    return (yield from _taken(session, reply, header.label, found.model.size, started))
+    return (yield from _taken(session, reply, header.label, found.model.size, started, again))
 
 
 def _wait(session: Session, options: ContextOptions, timeout: float | None) -> float | None:
@@ -119,7 +125,12 @@ def _header(session: Session, options: ContextOptions, label: str) -> pb.LoadHea
 
 
 def _taken(
-    session: Session, reply: pb.LoadReply, label: str, size: int, started: float
+    session: Session,
+    reply: pb.LoadReply,
+    label: str,
+    size: int,
+    started: float,
+    again: ModelCore | None,
 ) -> Steps[ModelCore]:
     """Make the model of what the service says of it, and take its direct channel."""
     try:
@@ -136,12 +147,22 @@ def _taken(
             keeps_state=description.keeps_state,
         )
         isolation = isolation_from(reply.isolation)
-        core = ModelCore(session, reply.model_id, description, isolation, report, label)
+        core = again
+        if core is None:
+            core = ModelCore(session, reply.model_id, description, isolation, report, label)
+        else:
+            check_same(core, description, report)
+        channel: Any = None
         if session.attach is not None:
             taken: socket.socket = yield InThread(
                 partial(session.attach.receive_channel, reply.model_id)
             )
-            core.channel = yield Adopt(taken, core.noticed_end)
+            channel = yield Adopt(taken, core.noticed_end)
+        if again is None:
+            core.channel = channel
+        else:
+            core.check_open()
+            core.come_back(reply.model_id, description, isolation, report, channel)
     except GeneratorExit:
         raise  # nobody carries out effects any more
     except BaseException:

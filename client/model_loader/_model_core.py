@@ -23,7 +23,9 @@ from ._messages import delegation_from
 from ._options import seconds
 from ._plan import Plan, Request
 from ._relayed import answer_entries, compute_request
-from ._session import CALL_SECONDS, Session
+from ._renewal import CALL_SECONDS
+from ._returning import NeverBegun, present
+from ._session import Session
 from ._values import Isolation, Lost, Report
 from .errors import (
     ConstraintError,
@@ -77,6 +79,22 @@ class ModelCore(LosableModel):
         self._plans: dict[str | None, Plan] = {}
         session.models_loaded.add(self)
 
+    def come_back(
+        self,
+        model_id: str,
+        description: ModelDescription,
+        isolation: Isolation,
+        report: Report,
+        channel: Any,
+    ) -> None:
+        """Be the model that was loaded in the place of one that went; the caller holds the turn."""
+        if self.channel is not None:
+            self.channel.close()
+        self.model_id, self.channel = model_id, channel
+        self.description, self.isolation, self.report = description, isolation, report
+        self._sequence, self._pending, self._plans = 0, [], {}
+        self.lost = None
+
     def plan(self, signature: str | None) -> Plan:
         """Return how a signature is called; raises DataError for a name that the model lacks."""
         plan = self._plans.get(signature)
@@ -88,6 +106,15 @@ class ModelCore(LosableModel):
         self, inputs: Any, outputs: Any, signature: str | None, timeout: float | None
     ) -> Exclusive:
         """Run the model once; everything that can be checked is checked before a byte is sent."""
+        if self.recall is not None:
+            return present(
+                self, lambda left: self._compute(inputs, outputs, signature, left), timeout
+            )
+        return self._compute(inputs, outputs, signature, timeout)
+
+    def _compute(
+        self, inputs: Any, outputs: Any, signature: str | None, timeout: float | None
+    ) -> Exclusive:
         self.check_usable()
         plan = self._plans.get(signature) or self.plan(signature)
         bare = type(inputs) is np.ndarray or not isinstance(inputs, Mapping)
@@ -108,6 +135,11 @@ class ModelCore(LosableModel):
 
     def reset(self, timeout: float | None) -> Exclusive:
         """Put a stateful model back to its first state."""
+        if self.recall is not None:
+            return present(self, self._reset, timeout)
+        return self._reset(timeout)
+
+    def _reset(self, timeout: float | None) -> Exclusive:
         self.check_usable()
         wait = seconds(timeout, self.report.limits.load_seconds or RESET_SECONDS)
         deadline = None if wait is None else time.monotonic() + wait
@@ -300,6 +332,12 @@ class ModelCore(LosableModel):
                 raise InvalidStateError("the model was closed during the call") from None
             if error.cause is Cause.LOST and self.lost is None:
                 raise (yield from self._find_verdict()) from None  # the first to notice is told why
+            found = yield from self._explained(error)
+            if found is not error:
+                # A session's name is looked at before anything else: nothing was computed.
+                if self.is_away and error.cause is Cause.FORBIDDEN:
+                    raise NeverBegun(found.message) from None
+                raise found from None
             if error.model_lost or error.cause is Cause.UNAVAILABLE:
                 self._lose(Lost(error.cause, error.message))
             raise

@@ -22,6 +22,7 @@ from ._effects import Exclusive, Steps
 from ._model_core import ModelCore
 from ._options import seconds
 from ._plan import Plan, Request
+from ._returning import present
 
 
 class Prepared:
@@ -40,10 +41,12 @@ class Sequence:
     def __init__(
         self, core: ModelCore, inputs: Iterable[Any], signature: str | None, timeout: float | None
     ) -> None:
-        core.check_usable()
+        if core.recall is None:
+            core.check_usable()
         self._inputs = iter(inputs)
         limit = core.report.limits.compute_seconds
         self._core = core
+        self._timeout = timeout
         self._plan = core.plan(signature)
         self._wait = limit if timeout is None else seconds(timeout, limit)
         self._current: Prepared | None = None
@@ -60,6 +63,11 @@ class Sequence:
                 raise self._fault
             return None
         following = self._following = self._prepare()
+        if self._core.recall is not None and current.exchange is None:
+            return present(self._core, lambda _: self._call(current, following), self._timeout)
+        return self._call(current, following)
+
+    def _call(self, current: Prepared, following: Prepared | None) -> Exclusive:
         deadline = None if self._wait is None else time.monotonic() + self._wait
         core = self._core
         if core.session.relayed:  # nothing can wait in a channel that is not there

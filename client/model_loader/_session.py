@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from model_loader_wire.causes import Cause, Failure, printable
+from model_loader_wire.causes import Failure, printable
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import attach_pb2
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -26,16 +28,21 @@ from ._address import (
     require_linux,
 )
 from ._attach import AttachConnection, check_listener
-from ._effects import Call, Dial, HangUp, InThread, OpenStream, Steps
+from ._effects import Call, Dial, Exclusive, HangUp, InThread, OpenStream, Steps
 from ._messages import NAME_LENGTH, failure_of, formats_from, limits_from, row_from
 from ._origin import checked_origin
+from ._renewal import CALL_SECONDS, MODELS_WENT, RENEWAL_SECONDS, RenewableSession
 from ._tls import Credentials, Tls, tls_of
 from ._values import Format, ModelRow, NamedModel
-from .errors import ConstraintError, InvalidStateError, NetworkError, SecurityError
+from .errors import (
+    ConstraintError,
+    InvalidStateError,
+    NetworkError,
+    SecurityError,
+    TimeoutError,
+)
 
 PROTOCOL_VERSION = 1
-CALL_SECONDS = 10.0
-"""A short call that takes longer than this means that the service hangs."""
 
 
 class Closable(Protocol):
@@ -53,7 +60,7 @@ class Closable(Protocol):
         """Take in the service's word that its worker has ended."""
 
 
-class Session:
+class Session(RenewableSession):
     """An open session: what the service said, and what must be held to keep it open."""
 
     def __init__(
@@ -63,6 +70,7 @@ class Session:
         attach: AttachConnection | None,
         broker: _embedded.EmbeddedBroker | None,
     ) -> None:
+        super().__init__()
         self.address = address
         self.attach = attach
         self.broker = broker
@@ -76,7 +84,6 @@ class Session:
         """The marks of the models that were loaded (see ``Source``)."""
         self.models_loaded: weakref.WeakSet[Closable] = weakref.WeakSet()
         _sessions.add(self)
-        self._generation = _fork.current
 
     @property
     def relayed(self) -> bool:
@@ -112,12 +119,13 @@ class Session:
 
     def told(self, event: pb.SessionEvent | None) -> None:
         """Take in an event of this session, or the end of the events (None)."""
-        if self.closed:
+        session = self.heir_of_events()
+        if session is None or session.closed:
             return
-        for model in list(self.models_loaded):
+        session.gone = session.gone or event is None
+        for model in list(session.models_loaded):
             if event is None:
-                ended = "the Model Loader service ended, and the model with it"
-                model.told_lost(Failure(Cause.UNAVAILABLE, ended))
+                model.told_lost(MODELS_WENT)
             elif event.lost.model_id == model.model_id:
                 model.told_lost(failure_of(event.lost.detail))
 
@@ -135,6 +143,9 @@ class Session:
         for model in list(self.models_loaded):
             yield from model.close()
         self.closed = True
+        if self.open_again is not None:
+            with suppress(TimeoutError):  # no opening begins any more, but one may be under way
+                yield Exclusive(self.turn, _nothing(), time.monotonic() + RENEWAL_SECONDS)
         yield HangUp()
         if self.attach is not None:
             self.attach.close()
@@ -163,10 +174,38 @@ def open_session(
     relay: bool,
     broker: _embedded.EmbeddedBroker | None = None,
     credentials: Credentials | None = None,
+    *,
+    reconnect: bool = False,
 ) -> Steps[Session]:
-    """Find a service (or use `broker`), check it, and open a session there."""
-    if not isinstance(relay, bool):
-        raise ConstraintError(f"relay must be True or False, not {relay!r}")
+    """Find a service (or use `broker`), check it, and open a session there.
+
+    With `reconnect` it can be opened anew at the same place, and no other, by the same checks.
+    """
+    for option, value in (("relay", relay), ("reconnect", reconnect)):
+        if not isinstance(value, bool):
+            raise ConstraintError(f"{option} must be True or False, not {value!r}")
+    session = yield from _find(address, origin, relay, broker, credentials)
+    if reconnect:
+        known = session.address if session.broker is None else None
+        session.open_again = partial(_find_again, known, origin, relay, credentials)
+    return session
+
+
+def _find_again(
+    address: str | None, origin: str | None, relay: bool, credentials: Credentials | None
+) -> Steps[Session]:
+    """Find the service at that address, or the program's own one."""
+    broker: Any = (yield InThread(_embedded.shared_broker)) if address is None else None
+    return (yield from _find(address, origin, relay, broker, credentials))
+
+
+def _find(
+    address: str | os.PathLike[str] | None,
+    origin: str | None,
+    relay: bool,
+    broker: _embedded.EmbeddedBroker | None,
+    credentials: Credentials | None,
+) -> Steps[Session]:
     name = checked_origin(origin)
     network = network_address(address) if broker is None else None
     tls = tls_of(network, **(credentials or {}))
@@ -275,6 +314,11 @@ def _open_stream(
         yield HangUp()
         raise
     return session
+
+
+def _nothing() -> Steps[None]:
+    return
+    yield  # a generator like its kin: see Exclusive
 
 
 def _target(path: str) -> str:

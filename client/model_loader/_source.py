@@ -46,7 +46,7 @@ class Source:
         elif hasattr(source, "read"):
             self._file = source
             name = getattr(source, "name", "")
-            self.label = _label(name) if isinstance(name, str) else ""
+            self.label = label_of(name) if isinstance(name, str) else ""
             self.size = _size_left(source)
         else:
             self._look(source)
@@ -113,7 +113,7 @@ class Source:
     def _open(self, path: str | bytes) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed by close()
         self._owned = True
-        self.label = _label(path)
+        self.label = label_of(path)
         try:
             facts = os.fstat(self._file.fileno())
             if stat.S_ISREG(facts.st_mode):
@@ -170,7 +170,8 @@ def _empty() -> DataError:
     return DataError("the model's source is empty", cause=Cause.INVALID_MODEL)
 
 
-def _label(path: str | bytes) -> str:
+def label_of(path: str | bytes | os.PathLike[str]) -> str:
+    """Return what a model from that file is called: its name, fit to be shown."""
     return printable(Path(os.fsdecode(path)).name, LABEL_LENGTH)
 
 

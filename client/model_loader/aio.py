@@ -25,9 +25,10 @@ from model_loader_wire.limits import Limits
 from . import _connection, _context, _embedded, _loader, _model
 from ._async import AsyncDriver
 from ._closing import AsyncClosing
-from ._load import inspect
 from ._model_core import ModelCore
 from ._options import ContextOptions, device_options, layers_tuple
+from ._recall import inspect_when_there
+from ._returning import answered
 from ._sequence import Sequence
 from ._session import open_session
 from ._source import Progress
@@ -63,19 +64,19 @@ class Connection(_connection.ConnectionFace, AsyncClosing):
 
     @_documented_by(_connection.Connection.formats)
     async def formats(self) -> tuple[Format, ...]:
-        return await self._driver.run(self._session.formats())
+        return await self._driver.run(answered(self._session, self._session.formats))
 
     @_documented_by(_connection.Connection.models)
     async def models(self) -> tuple[ModelRow, ...]:
-        return await self._driver.run(self._session.models())
+        return await self._driver.run(answered(self._session, self._session.models))
 
     @_documented_by(_connection.Connection.named_models)
     async def named_models(self) -> tuple[NamedModel, ...]:
-        return await self._driver.run(self._session.named_models())
+        return await self._driver.run(answered(self._session, self._session.named_models))
 
     @_documented_by(_connection.Connection.inspect)
     async def inspect(self, source: Any, *, timeout: float | None = None) -> dict[str, Any]:
-        return await self._driver.run(inspect(self._session, source, timeout))
+        return await self._driver.run(inspect_when_there(self._session, source, timeout))
 
     @_documented_by(_connection.Connection.close)
     async def close(self) -> None:
@@ -96,6 +97,12 @@ class MLContext(_context.ContextFace, AsyncClosing):
     async def formats(self) -> tuple[Format, ...]:
         self._check_open()
         return await self._connection.formats()
+
+    @property
+    def lost(self) -> Lost | None:
+        """Why the context is lost, with all its models, or None; see ``model_loader.MLContext``."""
+        self._connection._session.look()
+        return self._connection._session.loss
 
     @_documented_by(_context.MLContext.close)
     async def close(self) -> None:
@@ -210,6 +217,7 @@ async def connect(
     *,
     origin: str | None = None,
     relay: bool = False,
+    reconnect: bool = False,
     ca: str | os.PathLike[str] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
@@ -217,7 +225,8 @@ async def connect(
 ) -> Connection:
     credentials = Credentials(ca=ca, certificate=certificate, key=key, token=token)
     driver = AsyncDriver()
-    opened = await driver.run(open_session(address, origin, relay, None, credentials))
+    steps = open_session(address, origin, relay, None, credentials, reconnect=reconnect)
+    opened = await driver.run(steps)
     return Connection(driver, opened, None)
 
 

@@ -40,7 +40,8 @@ from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
 
 HELD_BY_RLIMIT = "rlimit-data"
-ENDED = "the service ended"
+ENDED = Failure(Cause.UNAVAILABLE, "the service ended")
+"""What becomes of every worker then; its model was not closed by whoever holds it."""
 
 
 class Supervisor:
@@ -315,7 +316,7 @@ class Supervisor:
         """Let every worker that there is end once it computes nothing."""
         self._spares.stop()
         for worker in list(self._workers.values()):
-            worker.finish(Failure(Cause.CLOSED, ENDED))
+            worker.finish(ENDED)
 
     async def stop(self) -> None:
         """End every worker and zygote, and remove the cgroups."""
@@ -325,8 +326,7 @@ class Supervisor:
             task.cancel()
         self._spares.stop()
         await self._births.stop(self._settings.spawn_seconds)
-        ended = Failure(Cause.CLOSED, ENDED)
-        await asyncio.gather(*(worker.end(ended) for worker in list(self._workers.values())))
+        await asyncio.gather(*(worker.end(ENDED) for worker in list(self._workers.values())))
         await self._zygotes.end()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         if self._tree is not None:

@@ -40,7 +40,7 @@ def tell_of(sessions: Sessions, readiness: Readiness, events: EventStream) -> No
 def _end_of(session: Session, model: Model) -> ModelClosed | ModelLost:
     assert model.lost is not None
     lived = time.monotonic() - model.loaded_at
-    if model.lost.cause is Cause.CLOSED:
+    if model.lost.cause in (Cause.CLOSED, Cause.UNAVAILABLE):  # by its owner, or with the service
         return ModelClosed(
             owner=session.owner,
             model_id=model.model_id,

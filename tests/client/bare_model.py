@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import model_loader as ml
 from model_loader._blocking import BlockingDriver
@@ -23,7 +22,7 @@ from tests.shared_models import REPOSITORY
 
 def bare_model(channel: socket.socket, signatures: list[SignatureDescription]) -> ml.MLModel:
     """Make a model object whose worker is at the other end of the socket."""
-    session = Session(pb.Session(token=b"none"), Path("/nowhere"), None, None)
+    session = Session(pb.Session(token=b"none"), "unix:/nowhere", None, None)
     session.attach = object()  # type: ignore[assignment]  # "not relayed"; never used
     report = Report("none", "builtin", "", 1, "0" * 64, 1, 0.0, DEFAULT_LIMITS)
     description = ModelDescription(tuple(signatures), "none", "builtin")

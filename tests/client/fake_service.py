@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import socket
 import struct
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -103,7 +105,11 @@ class FakeService(ModelLoaderServicer):
         self.held: dict[bytes, bytes] = {}
         self.grpc_mode = 0o700
         self.garbage_on_attach = b""
+        self.token = TOKEN
+        self.keeps_state = False
         self._workers_end: dict[str, socket.socket] = {}
+        self._attached: list[socket.socket] = []
+        self._numbers = itertools.count()  # loads may come at the same time
         self._folder = tempfile.TemporaryDirectory(prefix="fake-", ignore_cleanup_errors=True)
         self.directory = Path(self._folder.name)
 
@@ -138,6 +144,16 @@ class FakeService(ModelLoaderServicer):
         """Let the control plane go away."""
         self._server.stop(0).wait()
 
+    def restart(self) -> None:
+        """Know nothing of sessions and models any more, as one that was started anew."""
+        self.token += b"'"
+        for connection in self._attached:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for end in self._workers_end.values():
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
     def methods(self) -> list[str]:
         """Return the names of the methods that were called."""
         return [method for method, _ in self.calls]
@@ -157,6 +173,7 @@ class FakeService(ModelLoaderServicer):
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self._attached.append(connection)
             threading.Thread(target=self._attach, args=(connection,), daemon=True).start()
 
     def _attach(self, connection: socket.socket) -> None:
@@ -210,7 +227,7 @@ class FakeService(ModelLoaderServicer):
 
     def _session(self, origin: str) -> pb.Session:
         return pb.Session(
-            token=TOKEN,
+            token=self.token,
             origin=origin,
             service_version="0.fake",
             limits=_limits(self.limits),
@@ -221,7 +238,7 @@ class FakeService(ModelLoaderServicer):
         metadata = dict(context.invocation_metadata())
         self.tokens.add(str(metadata.get(SESSION_KEY)))
         self.calls.append((method, request))
-        if metadata.get(SESSION_KEY) != TOKEN.hex():
+        if metadata.get(SESSION_KEY) != self.token.hex():
             _abort(context, Failure(Cause.FORBIDDEN, "no such session"))
 
     # The service's methods.
@@ -230,6 +247,8 @@ class FakeService(ModelLoaderServicer):
         self, request: pb.OpenSessionRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.SessionEvent]:
         self.calls.append(("OpenSession", request))
+        if self.refuse is not None:
+            _abort(context, self.refuse)
         yield pb.SessionEvent(opened=self._session(request.origin))
         ended = threading.Event()
         context.add_callback(ended.set)
@@ -262,7 +281,7 @@ class FakeService(ModelLoaderServicer):
         model = self.files.get(content)
         if model is None:
             raise _abort(context, Failure(Cause.INVALID_MODEL, "not a TFLite file"))
-        model_id = f"model-{len(self.loaded)}"
+        model_id = f"model-{next(self._numbers)}"
         theirs, ours = socket.socketpair()
         self._workers_end[model_id] = ours
         worker = threading.Thread(target=self._work, args=(model_id, ours, model), daemon=True)
@@ -272,7 +291,7 @@ class FakeService(ModelLoaderServicer):
         return pb.LoadReply(
             model_id=model_id,
             sha256=bytes(32) if self.damage_digest else digest,
-            description=_description(model),
+            description=_description(model, self.keeps_state),
             isolation=pb.Isolation(
                 layers=["seccomp"],
                 missing=[pb.MissingLayer(layer="landlock", reason="an old kernel")],
@@ -319,7 +338,9 @@ class FakeService(ModelLoaderServicer):
         try:
             loaded.relay.run(exchange, None)
         except Exception:
-            loaded.verdict = loaded.model.verdict
+            known = dict(context.invocation_metadata())[SESSION_KEY] == self.token.hex()
+            closed = Failure(Cause.CLOSED, "the session was closed")
+            loaded.verdict = loaded.model.verdict if known else closed
             _abort(context, loaded.verdict, lost=True)
         if exchange.failure is not None:
             _abort(context, exchange.failure)
@@ -409,7 +430,7 @@ def _abort(context: grpc.ServicerContext, failure: Failure, lost: bool = False) 
     raise AssertionError("abort() raises")
 
 
-def _description(model: FakeModel) -> pb.Description:
+def _description(model: FakeModel, keeps_state: bool) -> pb.Description:
     def infos(tensors: tuple[TensorDescription, ...]) -> list[pb.TensorInfo]:
         return [
             pb.TensorInfo(
@@ -426,6 +447,7 @@ def _description(model: FakeModel) -> pb.Description:
         runtime="fake 1",
         kernels="builtin",
         threads=1,
+        keeps_state=keeps_state,
         signatures=[
             pb.Signature(name=item.name, inputs=infos(item.inputs), outputs=infos(item.outputs))
             for item in model.signatures
