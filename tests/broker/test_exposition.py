@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,8 @@ def test_who_does_not_read_the_answer_is_counted_until_cut_off(
         slow = [await asyncio.open_unix_connection(path) for _ in range(2)]
         for reader, writer in slow:
             writer.write(GET)
-            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            if seconds == 600.0:  # else the time may be over before the request has come
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         if seconds == 600.0:
             one_more, writer = await asyncio.open_unix_connection(path)
             assert await one_more.read() == b""
@@ -172,7 +174,8 @@ def test_who_does_not_read_the_answer_is_counted_until_cut_off(
         while served._clients:
             await asyncio.sleep(0.01)
         for reader, writer in slow:
-            assert len(await reader.read()) < LONG  # what the kernel held, and not the rest
+            with suppress(ConnectionError):
+                assert len(await reader.read()) < LONG  # what the kernel held, and not the rest
             writer.close()
         await served.stop()
 
@@ -192,6 +195,21 @@ def test_more_users_than_are_shown_are_one_series() -> None:
         rest = {"origin": OTHERS, "user": OTHERS} if origins else {"user": OTHERS}
         assert models[f"models{rest}"] == 3
         assert found[f"worker_memory_bytes{rest}"] == 1 + 2 + 3
+
+
+def test_an_origin_is_a_label_whatever_it_says() -> None:
+    """It is its program's word: it can make up no series, and end no line."""
+    origin = 'x",user="0"} 1\nmodel_loader_ready 7\n# TYPE y\\'
+    text = generate_latest(registry({Owner(1, origin): Share(models=1)}, origins=True)).decode()
+    assert faults(text) == []
+    (sample,) = (
+        sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "model_loader_models"
+    )
+    assert sample.labels == {"user": "1", "origin": origin}
+    assert series(text)["ready"] == 1
 
 
 def told(event: WorkerEnded | ModelClosed) -> Told:

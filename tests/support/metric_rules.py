@@ -36,7 +36,8 @@ def faults(text: str) -> list[str]:
     series = Counter(line.rpartition(" ")[0] for line in lines)
     found += [f"{name}: the series is there twice" for name, count in series.items() if count > 1]
     for mark in ("HELP", "TYPE"):
-        names = Counter(line.split(" ")[2] for line in text.splitlines() if f"# {mark} " in line)
+        told = (line.split(" ") for line in text.splitlines() if line.startswith(f"# {mark} "))
+        names = Counter(words[2] for words in told)
         found += [f"{name}: has {mark} twice" for name, count in names.items() if count > 1]
     return found
 
