@@ -18,6 +18,7 @@ from loader_service.writer import costly, small
 from model_loader_wire.data_types import DataType
 from model_loader_wire.exchange import Exchange
 from model_loader_wire.frames import Entry, Kind, pack_table
+from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
 from tests.support.notified import Notified
 from tests.support.processes import children, describe, living, wait_until_empty
@@ -102,12 +103,15 @@ def test_what_is_computed_is_finished_and_nothing_is_loaded(
         ):
             reply = session.load(costly.work())
             channel = session.channel(reply.model_id)
-            idle = other.channel(other.load(small.add()).model_id)
+            ended = other.load(small.add()).model_id
+            idle = other.channel(ended)
             family = children(daemon.process.pid)
             computing = begin_to_compute(channel, reply.isolation.worker_pid)
             daemon.process.terminate()
             daemon.wait_for("STOPPING=1", "STATUS=draining")
             assert idle.recv(1) == b""  # what computes nothing is ended
+            state = other.call("GetModel", pb.GetModelRequest(model_id=ended, wait_seconds=10))
+            assert (state.lost, state.detail.cause) == (True, "unavailable")
             with pytest.raises(grpc.RpcError) as refusal:
                 other.load(small.add())
             assert detail_of(refusal.value).cause == "unavailable"

@@ -82,15 +82,22 @@ def run_blocking(address: str, relay: bool) -> list[Held]:
         loader = ml.MLModelLoader(context)
         all_held = [Held(number) for number in range(PLAIN + 1)]
 
+        def load(held: Held) -> ml.MLModel:
+            while True:
+                try:
+                    return loader.load(held.content)
+                except ml.NetworkError:  # a machine under load may take longer than it waits
+                    continue
+
         def work(held: Held) -> None:
-            model = loader.load(held.content)
+            model = load(held)
             while not over.is_set():
                 given = held.next_input()
                 try:
                     held.check(given, model.compute(given))
                 except ml.ModelLoaderError as error:
                     if held.failed(error):
-                        model = loader.load(held.content)
+                        model = load(held)
                         held.anew()
 
         threads = [threading.Thread(target=work, args=(held,)) for held in all_held]
@@ -119,15 +126,22 @@ async def run_asynchronously(address: str, relay: bool) -> list[Held]:
         loader = ml.aio.MLModelLoader(context)
         all_held = [Held(number) for number in range(PLAIN + 1)]
 
+        async def load(held: Held) -> ml.aio.MLModel:
+            while True:
+                try:
+                    return await loader.load(held.content)
+                except ml.NetworkError:
+                    continue
+
         async def work(held: Held) -> None:
-            model = await loader.load(held.content)
+            model = await load(held)
             while not over.is_set():
                 given = held.next_input()
                 try:
                     held.check(given, await model.compute(given))
                 except ml.ModelLoaderError as error:
                     if held.failed(error):
-                        model = await loader.load(held.content)
+                        model = await load(held)
                         held.anew()
 
         async with asyncio.TaskGroup() as tasks:
