@@ -18,11 +18,12 @@ from tests.support.raw_client import HANG_SECONDS, Service
 class Daemon(Service):
     """A daemon with the flags that a test gives; other users may enter its folder."""
 
-    def __init__(self, before: Sequence[str] = (), **flags: Any) -> None:
+    def __init__(self, **flags: Any) -> None:
         """Start it and wait until it listens. A flag is named as its setting; True is no value.
 
-        `before` is a command that becomes the daemon, as ``nsenter`` does.
+        No flag is `before`: the words of a command that becomes the daemon, as ``nsenter`` does.
         """
+        before: Sequence[str] = flags.pop("before", ())
         self._folder = tempfile.TemporaryDirectory(prefix="mlt-", dir="/tmp")
         Path(self._folder.name).chmod(0o755)
         self.directory = Path(self._folder.name) / "s"

@@ -14,7 +14,6 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 from random import Random
 from time import monotonic
 from typing import Any, Protocol
@@ -224,7 +223,7 @@ def _wrong_second(got: Outcome, expected: Reading, reply: Reply) -> str:
 
 def _core(reply: Reply, channel: Any) -> ModelCore:
     """Make a model whose worker is at the other end of a channel, and no service behind it."""
-    session = Session(pb.Session(token=b"none"), Path("/nowhere"), None, None)
+    session = Session(pb.Session(token=b"none"), "unix:/nowhere", None, None)
     session.attach = object()  # type: ignore[assignment]  # "not relayed"; never used
     report = Report("none", "builtin", "", 1, "0" * 64, 1, 0.0, LIMITS)
     description = ModelDescription((SIGNATURES[reply.model],), "none", "builtin")
