@@ -165,7 +165,11 @@ def test_the_installed_command_tells_of_it(running: Running) -> None:
     done = running.as_user(MEMBER, "model-loader", "run", model, "--random", "1")
     assert done.returncode == 0, done.stderr
     assert "digits.tflite" in done.stdout
+    # Root administers the service, and is no user of it.
+    assert "ready" in running.root.run("model-loader", "status").stdout
     assert "load-ready" in running.root.run("model-loader", "events").stdout
+    assert "no models are loaded" in running.root.run("model-loader", "ps").stdout
+    assert "memory_bytes" in running.root.run("model-loader", "limits", "show").stdout
 
 
 def test_who_is_not_in_the_group_is_refused(running: Running) -> None:

@@ -11,8 +11,7 @@ from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
 from ..options import address_option, json_option
-from ..service import running_service
-from ..steering.admin import administered, administered_there
+from ..steering.admin import administered, seen
 from ..terminal import DIM, OFF, add_row, console, print_json, safe, styled, table
 
 EPILOG = """\b
@@ -47,11 +46,8 @@ def limits() -> None:
 @json_option
 def show(address: str | None, policy: str, as_json: bool) -> int:
     """Show the limits in force; a user who is no administrator sees those of their own models."""
-    with (
-        running_service(address) as (directory, connection),
-        administered_there(directory) as admin,
-    ):
-        if admin is None:
+    with seen(address) as (place, connection, admin):
+        if connection is not None:
             own = connection.limits.set_values()
             rows = [_row(name, value, value, settable=False) for name, value in own.items()]
             policies = []
@@ -59,7 +55,7 @@ def show(address: str | None, policy: str, as_json: bool) -> int:
             reply = admin.ShowLimits(pb.ShowLimitsRequest(policy=policy))
             rows, policies = _rows_of(reply), list(reply.policies)
     if as_json:
-        print_json({"service": str(directory), "policies": policies, "limits": rows})
+        print_json({"service": str(place), "policies": policies, "limits": rows})
     else:
         _show(rows, policies)
     return Exit.OK

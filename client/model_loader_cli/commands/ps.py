@@ -10,8 +10,7 @@ from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit, NoService
 from ..options import json_option, service_option
-from ..service import running_service
-from ..steering.admin import administered_there
+from ..steering.admin import seen
 from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
 from ..terminal import add_row, console, in_bytes, in_seconds, print_json, safe, table
 
@@ -38,11 +37,8 @@ def ps(address: str | None, as_json: bool) -> int:
     none runs, it says so and ends with exit status 3.
     """
     try:
-        with (
-            running_service(address) as (directory, connection),
-            administered_there(directory) as admin,
-        ):
-            if admin is None:
+        with seen(address) as (place, connection, admin):
+            if connection is not None:
                 rows = rows_of_own(connection)
             else:
                 rows = rows_of_all(admin.List(pb.ListRequest()))
@@ -51,9 +47,9 @@ def ps(address: str | None, as_json: bool) -> int:
             print_json({"service": None, "models": []})
         raise
     if as_json:
-        print_json({"service": str(directory), "models": rows})
+        print_json({"service": str(place), "models": rows})
         return Exit.OK
-    _show(rows, str(directory), with_user=admin is not None)
+    _show(rows, str(place), with_user=admin is not None)
     return Exit.OK
 
 

@@ -11,8 +11,8 @@ from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit, NoService
 from ..options import json_option, service_option
-from ..service import Place, running_service
-from ..steering.admin import administered_there
+from ..service import Place
+from ..steering.admin import seen
 from ..steering.rows import user_name
 from ..terminal import (
     OFF,
@@ -43,12 +43,9 @@ Root, and the user who runs the service, see all of it; other users what concern
 def status(address: str | None, as_json: bool) -> int:
     """Tell how the running service is, and who uses how much of it."""
     try:
-        with (
-            running_service(address) as (directory, connection),
-            administered_there(directory) as admin,
-        ):
-            if admin is None:
-                facts = _of_user(directory, connection)
+        with seen(address) as (place, connection, admin):
+            if connection is not None:
+                facts = _of_user(place, connection)
             else:
                 facts = _of_all(admin.Status(pb.StatusRequest()))
     except NoService:

@@ -19,8 +19,7 @@ from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
 from ..options import service_option
-from ..service import running_service
-from ..steering.admin import administered_there
+from ..steering.admin import seen
 from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
 from ..terminal import add_row, console, finite, in_bytes, in_seconds, safe, styled, table
 from .ps import DIGEST_LENGTH, ID_LENGTH
@@ -67,14 +66,13 @@ def top(address: str | None, sort: str, interval: float, count: int | None, as_j
     CPU is the share of one core, and calls are those of a second, since the look before.
     """
     with (
-        running_service(address) as (directory, connection),
-        administered_there(directory) as admin,
+        seen(address) as (place, connection, admin),
         _showing(plain=as_json) as show,
     ):
         before: dict[str, Row] = {}
         looked = 0.0
         for look in itertools.count(1):
-            if admin is None:
+            if connection is not None:
                 rows = rows_of_own(connection)
             else:
                 rows = rows_of_all(admin.List(pb.ListRequest()))
@@ -82,11 +80,11 @@ def top(address: str | None, sort: str, interval: float, count: int | None, as_j
             add_rates(rows, before, now - looked)
             rows.sort(key=SORTS[sort], reverse=True)
             if as_json:
-                said = {"unix_seconds": time.time(), "service": str(directory), "models": rows}
+                said = {"unix_seconds": time.time(), "service": str(place), "models": rows}
                 sys.stdout.write(json.dumps(finite(said), allow_nan=False) + "\n")
                 sys.stdout.flush()
             else:
-                show(_view(rows, str(directory), with_user=admin is not None))
+                show(_view(rows, str(place), with_user=admin is not None))
             before, looked = {row["model_id"]: row for row in rows}, now
             if look == count:
                 break

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
 from model_loader_wire.v1 import model_loader_pb2 as model_pb
 
 from ..exits import NoService
-from ..service import Place
+from ..service import Place, running_service
 
 SOCKET = "admin.sock"
 SECONDS = 10.0
@@ -57,6 +57,24 @@ def administered(address: str | None) -> Iterator[tuple[Path, Stub]]:
         f"no model-loaderd with an admin socket is running (looked in {looked}); private services "
         "have none"
     )
+
+
+@contextmanager
+def seen(address: str | None) -> Iterator[tuple[Place, ml.Connection | None, Stub]]:
+    """Connect to the service that runs: to its admin service, or for others as a program does.
+
+    Gives where it is, and one of the two; the other is None. An administrator need not be a user of
+    the service: the machine's serves root only if a policy says so. Raises NoService where none
+    runs.
+    """
+    with ExitStack() as stack:
+        try:
+            directory, admin = stack.enter_context(administered(address))
+        except (NoService, ml.SecurityError):
+            place, connection = stack.enter_context(running_service(address))
+            yield place, connection, None
+        else:
+            yield directory, None, admin
 
 
 @contextmanager
