@@ -49,10 +49,15 @@ class AdminGate:
         """Accept from now on."""
         self._server = await asyncio.start_unix_server(self._connected, sock=self._socket)
 
-    async def stop(self) -> None:
-        """Accept no more, and cut every connection."""
+    def close(self) -> None:
+        """Accept no more."""
         if self._server is not None:
             self._server.close()
+
+    async def cut(self, seconds: float) -> None:
+        """End every connection: what is on its way may pass for so long."""
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=seconds)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

@@ -14,6 +14,8 @@ from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
 
 MESSAGE_BYTES = 1 << 20
 """Most of one request."""
+REPLY_SECONDS = 0.5
+"""For the replies of the calls under way, that which asked for the end among them."""
 
 
 class Administration:
@@ -31,9 +33,10 @@ class Administration:
         await self._gate.start()
 
     async def stop(self) -> None:
-        """End every call of theirs."""
-        await self._gate.stop()
-        await asyncio.gather(*(server.stop(0) for server in self._servers.values()))
+        """Take no more in, let what was answered reach them, and end the calls that go on."""
+        self._gate.close()
+        await asyncio.gather(*(server.stop(REPLY_SECONDS) for server in self._servers.values()))
+        await self._gate.cut(REPLY_SECONDS)
 
     async def _server(self, uid: int) -> str:
         """Return a user's gRPC socket, started at its first use."""

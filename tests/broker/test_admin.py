@@ -220,7 +220,8 @@ def test_the_gate_takes_so_many_connections_and_ends_them(
         third = await knock(path)
         assert await _ended(third[0])
         first[1].close()
-        await gate.stop()
+        gate.close()
+        await gate.cut(0)
         assert await _ended(second[0])
         server.close()
         for _, writer in (first, second, third):
