@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
@@ -206,6 +207,16 @@ def interrupt_at_line(number: int) -> Callable[[FrameType, str, Any], Any]:
     return at_call
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """No garbage of other tests is finalized, where an interruption would be swallowed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
 def test_after_an_interruption_at_any_line_nothing_is_wanted() -> None:
     usual = sys.gettrace()
     for number in range(1, 10_000):
