@@ -53,6 +53,16 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
         # The protocol has the stream go on: only its caller ends it.
         await asyncio.Event().wait()
 
+    async def List(  # noqa: N802
+        self, request: health_pb2.HealthListRequest, context: Context
+    ) -> health_pb2.HealthListResponse:
+        """Say how the service is now, and each of the principal's models."""
+        statuses = {"": _reply(self._readiness.ready)}
+        for session in self._sessions.of_principal(self._principal):
+            for model in session.models.values():
+                statuses[MODEL + model.model_id] = _reply(model.lost is None)
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     def _model(self, name: str) -> Model | None:
         """Find the principal's model of that name."""
         model_id = name.removeprefix(MODEL)

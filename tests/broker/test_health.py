@@ -39,6 +39,11 @@ class Asked:
             refusal: Any = error
             return refusal.code()
 
+    def every(self) -> dict[str, Any]:
+        """The status of every name."""
+        reply = self._stub.List(health_pb2.HealthListRequest(), timeout=HANG_SECONDS)
+        return {name: state.status for name, state in reply.statuses.items()}
+
     def watch(self, name: str) -> Any:
         """The stream of a name's states."""
         request = health_pb2.HealthCheckRequest(service=name)
@@ -76,6 +81,9 @@ def test_exactly_the_model_that_died_is_not_serving(session: RawSession) -> None
     assert asked.check(f"model/{dead.model_id}") == NOT_SERVING
     assert asked.check(f"model/{living.model_id}") == SERVING
     assert asked.check("") == SERVING
+    every = asked.every()
+    assert every[""] == every[f"model/{living.model_id}"] == SERVING
+    assert every[f"model/{dead.model_id}"] == NOT_SERVING
     late = asked.watch(f"model/{dead.model_id}")
     assert next(late).status == NOT_SERVING
     watched.cancel()
