@@ -48,7 +48,8 @@ def cli(debug: bool) -> None:
     """Run untrusted TensorFlow Lite models, each in a locked-down process of its own.
 
     The model file is never read in this program's own process. The commands use the service that
-    MODEL_LOADER_ADDRESS names, else a running model-loaderd, else a private one of their own.
+    MODEL_LOADER_ADDRESS names, else a running model-loaderd; run, inspect and demo else start a
+    private one.
     """
 
 

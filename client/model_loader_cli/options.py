@@ -18,12 +18,21 @@ RUNTIMES = ("auto", "litert", "tflite-runtime")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Write a JSON document for scripts instead of text."
 )
-address_option = click.option(
-    "--address",
-    metavar="DIRECTORY",
-    help="The socket directory of the service to use (default: MODEL_LOADER_ADDRESS, else a "
-    "running model-loaderd, else a private service).",
-)
+RUNNING = "MODEL_LOADER_ADDRESS, else a running model-loaderd"
+OR_PRIVATE = f"{RUNNING}, else a private service"
+"""Where commands look that start one if they must."""
+
+
+def _directory_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--address",
+        metavar="DIRECTORY",
+        help=f"The socket directory of the service to use (default: {default}).",
+    )
+
+
+address_option = _directory_option(OR_PRIVATE)
+running_address_option = _directory_option(RUNNING)
 NETWORK = {
     "ca": ("--tls-ca", "FILE", "the authority that signed its certificate, in PEM"),
     "certificate": ("--tls-certificate", "FILE", "the certificate that says who you are, in PEM"),
@@ -36,6 +45,15 @@ META = "model_loader_cli.credentials"
 
 def service_option(command: Command) -> Command:
     """Add the option for a service, here or over the network, and those for the latter."""
+    return _place_options(command, OR_PRIVATE)
+
+
+def running_service_option(command: Command) -> Command:
+    """Add the same for a command that starts no service."""
+    return _place_options(command, RUNNING)
+
+
+def _place_options(command: Command, default: str) -> Command:
     for name, (flag, what, text) in reversed(NETWORK.items()):
         variable = VARIABLES[name.removesuffix("_file")]
         command = click.option(
@@ -50,8 +68,7 @@ def service_option(command: Command) -> Command:
         "--address",
         metavar="PLACE",
         help="The socket directory of the service to use, or tcp://HOST:PORT for one over the "
-        "network (default: MODEL_LOADER_ADDRESS, else a running model-loaderd, else a private "
-        "service).",
+        f"network (default: {default}).",
     )(command)
 
 

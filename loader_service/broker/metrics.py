@@ -83,7 +83,7 @@ class Metrics:
         )
         self._connections_refused = self._counter(
             "connections_refused",
-            "Connections to the attach socket that were turned away.",
+            "Who was turned away at the attach socket, or at the TCP port.",
             "cause",
         )
         self._limits = self._counter("limits_hit", "Limits that were reached, by name.", "limit")

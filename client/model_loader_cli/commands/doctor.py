@@ -17,7 +17,7 @@ from ..checks.layers import ProbeFailed, TriedLayer, try_layers
 from ..checks.runtimes import InstalledRuntime, look_at_runtimes
 from ..checks.trial import Trial, try_model
 from ..exits import Exit
-from ..options import address_option, json_option
+from ..options import json_option, running_address_option
 from ..terminal import BAD, DIM, HEAD, OFF, ON, console, print_json, safe, styled
 
 EPILOG = """\b
@@ -90,7 +90,7 @@ class Diagnosis:
 
 
 @click.command(epilog=EPILOG, short_help="Try the layers of the sandbox on this host.")
-@address_option
+@running_address_option
 @json_option
 def doctor(address: str | None, as_json: bool) -> int:
     """Try each layer of the sandbox for real, and say what is missing and how to get it."""

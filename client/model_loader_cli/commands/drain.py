@@ -10,7 +10,7 @@ import grpc
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
-from ..options import address_option, json_option
+from ..options import json_option, running_address_option
 from ..steering.admin import Stub, administered
 from ..terminal import console, print_json
 
@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.2
 )
 @click.option("--cancel", is_flag=True, help="Call a drain off instead.")
 @click.option("--wait", is_flag=True, help="Return when the service has ended.")
-@address_option
+@running_address_option
 @json_option
 def drain(address: str | None, seconds: float, cancel: bool, wait: bool, as_json: bool) -> int:
     """Have the service take no more models, and end when those that it has are gone."""

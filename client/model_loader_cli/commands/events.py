@@ -13,7 +13,7 @@ from rich.console import Console
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
-from ..options import address_option
+from ..options import running_address_option
 from ..steering.admin import administered
 from ..terminal import BAD, DIM, OFF, console, finite, safe, styled
 
@@ -36,7 +36,7 @@ STYLES = {"debug": DIM, "info": "", "warning": OFF, "error": BAD}
     is_flag=True,
     help="With --follow: also sessions, loads that begin, and each relayed call.",
 )
-@address_option
+@running_address_option
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line.")
 def events(address: str | None, follow: bool, everything: bool, as_json: bool) -> int:
     """Show the latest events of the running service: loads, losses, limits that were reached.

@@ -9,7 +9,7 @@ import click
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
-from ..options import address_option, json_option
+from ..options import json_option, running_address_option
 from ..steering.admin import Stub, administered
 from ..terminal import console, print_json
 
@@ -32,7 +32,7 @@ policies are what keeps somebody out.
     help="All models of this user, by name or uid, or of a client of the network (dns:NAME).",
 )
 @click.option("--origin", metavar="ORIGIN", help="With --user: only those of this origin.")
-@address_option
+@running_address_option
 @json_option
 def kill(
     address: str | None, model_id: str | None, user: str | None, origin: str | None, as_json: bool

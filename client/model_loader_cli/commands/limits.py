@@ -10,7 +10,7 @@ import click
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
-from ..options import address_option, json_option
+from ..options import json_option, running_address_option
 from ..steering.admin import administered, seen
 from ..terminal import DIM, OFF, add_row, console, print_json, safe, styled, table
 
@@ -42,7 +42,7 @@ def limits() -> None:
 
 @limits.command(epilog=EPILOG, short_help="Show the limits in force.")
 @policy_option
-@address_option
+@running_address_option
 @json_option
 def show(address: str | None, policy: str, as_json: bool) -> int:
     """Show the limits in force; a user who is no administrator sees those of their own models."""
@@ -64,7 +64,7 @@ def show(address: str | None, policy: str, as_json: bool) -> int:
 @limits.command("set", epilog=EPILOG, short_help="Set limits while the service runs.")
 @click.argument("values", metavar="NAME=VALUE...", nargs=-1, required=True)
 @policy_option
-@address_option
+@running_address_option
 @json_option
 def set_(address: str | None, values: Sequence[str], policy: str, as_json: bool) -> int:
     """Set limits, all of them or none; "none" is no limit.

@@ -9,7 +9,7 @@ import click
 
 from ..exits import Exit
 from ..named import NAME_OF_A_VERSION, Checked, add_version, check_versions
-from ..options import json_option, service_option
+from ..options import json_option, running_service_option
 from ..service import running_service, service
 from ..terminal import BAD, ON, add_row, console, in_bytes, print_json, safe, styled, table
 
@@ -40,7 +40,7 @@ def models() -> None:
 
 
 @models.command("list", epilog=EPILOG, short_help="List the models that can be loaded by name.")
-@service_option
+@running_service_option
 @json_option
 def list_(address: str | None, as_json: bool) -> int:
     """List the models that the running service serves by name: every version that runs."""

@@ -9,7 +9,7 @@ import click
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit, NoService
-from ..options import json_option, service_option
+from ..options import json_option, running_service_option
 from ..steering.admin import seen
 from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
 from ..terminal import add_row, console, in_bytes, in_seconds, print_json, safe, table
@@ -28,7 +28,7 @@ ID_LENGTH = 8
 
 
 @click.command(epilog=EPILOG, short_help="List the models in a running service.")
-@service_option
+@running_service_option
 @json_option
 def ps(address: str | None, as_json: bool) -> int:
     """List the models in the running service: this user's, or, for an administrator, everybody's.

@@ -10,7 +10,7 @@ import model_loader as ml
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit, NoService
-from ..options import json_option, service_option
+from ..options import json_option, running_service_option
 from ..service import Place
 from ..steering.admin import seen
 from ..steering.rows import user_name
@@ -38,7 +38,7 @@ Root, and the user who runs the service, see all of it; other users what concern
 
 
 @click.command(epilog=EPILOG, short_help="Tell how the running service is.")
-@service_option
+@running_service_option
 @json_option
 def status(address: str | None, as_json: bool) -> int:
     """Tell how the running service is, and who uses how much of it."""

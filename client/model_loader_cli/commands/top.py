@@ -18,7 +18,7 @@ from rich.table import Table
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import Exit
-from ..options import service_option
+from ..options import running_service_option
 from ..steering.admin import seen
 from ..steering.rows import Row, process_name, rows_of_all, rows_of_own, user_name
 from ..terminal import add_row, console, finite, in_bytes, in_seconds, safe, styled, table
@@ -59,7 +59,7 @@ SORTS: dict[str, Callable[[Row], float]] = {
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after so many looks.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line: one each look.")
-@service_option
+@running_service_option
 def top(address: str | None, sort: str, interval: float, count: int | None, as_json: bool) -> int:
     """Watch what the models of the running service use; an administrator sees everybody's.
 
