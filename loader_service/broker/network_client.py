@@ -32,6 +32,9 @@ class NetworkClient(int):
     def __repr__(self) -> str:
         return f"NetworkClient({self.name!r})"
 
+    __str__ = int.__repr__
+    """Its number: what is written of a principal into paths and keys; a name may hold slashes."""
+
 
 NOBODY = FIRST - 1
 """No user has this uid: the kernel's word for none."""

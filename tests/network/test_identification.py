@@ -8,6 +8,7 @@ import hmac
 import pytest
 
 from loader_service.broker import identification
+from loader_service.broker.groups import Owner, path_of
 from loader_service.broker.identification import (
     client_of_certificate,
     client_of_token,
@@ -47,6 +48,12 @@ def test_a_client_is_a_principal_that_no_uid_is() -> None:
     # The same at every start, so that nothing that is kept changes hands.
     assert int(NetworkClient("token:camera")) == 208_148_555_118_763
     assert int(STRANGER) not in {int(NetworkClient(name)) for name in CLIENTS}
+
+
+def test_a_clients_name_is_no_part_of_a_path() -> None:
+    client = NetworkClient("uri:spiffe://a.example/../../camera")
+    assert f"{client}" == str(client) == str(int(client))
+    assert path_of(Owner(client, "o")) == f"user-{int(client)}/origin-o"
 
 
 @pytest.mark.parametrize(
