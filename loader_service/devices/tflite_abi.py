@@ -169,7 +169,6 @@ class TfLiteContext(ctypes.Structure):
 
 
 ContextPointer = ctypes.POINTER(TfLiteContext)
-DelegatePointer = ctypes.POINTER(TfLiteDelegate)
 NodePointer = ctypes.POINTER(TfLiteNode)
 ParamsPointer = ctypes.POINTER(TfLiteDelegateParams)
 RegistrationPointer = ctypes.POINTER(TfLiteRegistration)

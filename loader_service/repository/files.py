@@ -20,7 +20,6 @@ from pathlib import Path
 MODEL, PIN, WARM_UP = "model.tflite", "model.tflite.sha256", "warm-up.npz"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-HIGHEST_VERSION = 10**18 - 1
 DIGEST = re.compile(rb"\s*([0-9a-fA-F]{64})(\s|$)")
 PIN_BYTES = 4096
 WARM_UP_BYTES = 256 << 20
