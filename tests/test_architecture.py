@@ -178,10 +178,12 @@ def test_policy_imports_no_mechanism() -> None:
 def test_the_configuration_knows_the_settings_that_it_fills_and_no_mechanism() -> None:
     known = (
         *("loader_service.broker.settings", "loader_service.broker.tcp_settings"),
+        "loader_service.broker.network_client",
         "loader_service.configuration",
     )
     names = crossing(room("loader_service.configuration"), "loader_service", "model_loader")
     assert not [text for text in names if not within(text.split()[-1], *known)]
+    assert not crossing([modules()["loader_service.broker.network_client"]], *PACKAGES)
 
 
 def test_the_runtimes_room_does_not_know_the_worker() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from loader_service.broker.network_client import NetworkClient
 from loader_service.broker.settings import SERVICE_POLICY, Policy, Settings, clients_of, complete
 from loader_service.broker.tcp_settings import Tcp
 from loader_service.configuration.accounts import members_of, name_of
@@ -62,6 +63,7 @@ def _policies(values: Values, settings: Settings) -> Iterator[Policy]:
     """Yield the policies; what one does not say is what the service's own values say."""
     named: dict[int, str] = {}
     of_clients: dict[str, str] = {}
+    told_apart: dict[int, str] = {}
     names = {SERVICE_POLICY}
     own = settings.own_policy()
     for number, place in enumerate(values.policies):
@@ -96,6 +98,11 @@ def _policies(values: Values, settings: Settings) -> Iterator[Policy]:
         for client in sorted(clients_of(policy) & of_clients.keys()):
             values.wrong(place, f"{client} has a policy already: {of_clients[client]!r}")
         of_clients |= dict.fromkeys(clients_of(policy), name)
+        for client in sorted(clients_of(policy)):
+            if (other := told_apart.setdefault(NetworkClient(client), client)) != client:
+                # Nobody meets one by chance; but who chooses a name may have looked for it.
+                reason = "their numbers are the same, so each would be the other"
+                values.wrong(place, f"{client} cannot be a client beside {other}: {reason}")
         if table_is_sound(values):
             _check_clients(values, settings, policy, place)
         yield policy

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from loader_service.broker import network_client
+from loader_service.broker.network_client import NetworkClient
 from loader_service.broker.settings import Settings
 from loader_service.broker.tcp_settings import Tcp, host_and_port
 from loader_service.configuration.configuration import Configuration, configure
@@ -214,6 +216,22 @@ def test_a_policy_is_for_clients_who_can_come_in(
     (mistake,) = mistakes(tmp_path, LISTEN | files, policies)
     assert said in mistake
     assert mistake.startswith("FILE:")
+
+
+def test_no_client_is_taken_for_another(
+    tmp_path: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With one byte of the digest there are twins among 257 names; with six it takes a search.
+    monkeypatch.setattr(network_client, "SPREAD_BYTES", 1)
+    seen: dict[int, str] = {}
+    for name in (f"dns:{number}.example" for number in range(257)):
+        if (twin := seen.setdefault(NetworkClient(name), name)) != name:
+            break
+    policies = "".join(f"[[policy]]\ncertificates = ['{each}']\n" for each in (twin, name))
+    assert mistakes(tmp_path, LISTEN | files, policies) == [
+        f"FILE:9: policy[2]: {name} cannot be a client beside {twin}: their numbers are the same, "
+        "so each would be the other"
+    ]
 
 
 def test_clients_need_their_kind_of_credentials(tmp_path: Path, files: dict[str, str]) -> None:
