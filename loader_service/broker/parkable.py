@@ -192,6 +192,7 @@ class ParkableWorker(Mortal):
         self._loop.remove_reader(end)
         self.parked = False
         self._returning = asyncio.create_task(self._return())
+        self._returning.add_done_callback(self._return_over)
 
     async def _return(self) -> None:
         began = monotonic()
@@ -206,6 +207,11 @@ class ParkableWorker(Mortal):
             self.over(Failure(Cause.INTERNAL, f"a fault of the service: {type(error)}"))
         else:
             self._came_back(worker, monotonic() - began)
+
+    def _return_over(self, returning: asyncio.Task[None]) -> None:
+        """Tell of an end that came before the return had begun: no line of it ran."""
+        if returning.cancelled():
+            self._give_up()
 
     def _came_back(self, worker: Worker, seconds: float) -> None:
         self._returning = None

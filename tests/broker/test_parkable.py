@@ -235,10 +235,13 @@ def test_a_fault_of_the_service_is_told_as_one() -> None:
     play(act)
 
 
-@pytest.mark.parametrize("state", ["parked", "returning", "being refused"])
+@pytest.mark.parametrize("state", ["parked", "about to return", "returning", "being refused"])
 def test_it_can_be_closed_at_any_time(state: str) -> None:
     async def act(made: Scene) -> None:
-        if state == "returning":
+        if state == "about to return":
+            made.client.send(b"call")
+            made.place._stirred()  # in one turn of the loop with what follows
+        elif state == "returning":
             made.answers.append(never)
             made.client.send(b"call")
             await made.until(lambda: made.place._returning)
