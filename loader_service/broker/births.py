@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from loader_service.broker.channels import KeptChannel, make_channel
@@ -98,8 +98,17 @@ class Births:
         """
         principal = kind.owner.principal
         descriptors = OF_A_WORKER - 1 + kind.channels
-        self._descriptors.take(principal, descriptors)
-        birth = asyncio.create_task(self._make(kind, channel))
+        # Its own: a birth goes on when the model is closed meanwhile, and is to go well.
+        kept = None if channel is None else replace(channel, end=channel.end.dup())
+        try:
+            self._descriptors.take(principal, descriptors)
+        except BaseException:
+            if kept is not None:
+                kept.end.close()
+            raise
+        birth = asyncio.create_task(self._make(kind, kept))
+        if kept is not None:
+            birth.add_done_callback(partial(_close, kept))
         self._under_way.add(birth)
         birth.add_done_callback(partial(self._descriptors.follow, principal, descriptors))
         birth.add_done_callback(self._over)
@@ -192,6 +201,10 @@ class Births:
                 reason = Failure(Cause.UNAVAILABLE, f"the worker's cgroup refused it: {error}")
                 raise Refusal(await worker.end(reason)) from None
         return worker
+
+
+def _close(kept: KeptChannel, _: asyncio.Task[Worker]) -> None:
+    kept.end.close()
 
 
 def _order(kind: Kind, uid: int | None) -> Spawn:
