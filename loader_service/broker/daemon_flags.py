@@ -170,7 +170,9 @@ def parser() -> argparse.ArgumentParser:
         help="the group that may read the metrics, by name or gid (default: the service's own)",
     )
     shared = result.add_argument_group(
-        "limits that models share", "of an origin, of a principal (a user), and in all"
+        "limits that models share",
+        "of an origin, of a principal (a user), and in all; what the machine has bounds memory and "
+        "descriptors that have no limit here",
     )
     for name, default in SHARED_LIMITS.items():
         shared.add_argument(_flag(name), metavar="N", help=f"(default: {_said(default)})")
