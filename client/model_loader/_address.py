@@ -66,10 +66,10 @@ def network_address(address: str | os.PathLike[str] | None) -> NetworkAddress | 
     try:
         parts = urlsplit(given)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as whoever connects there does; raises UnicodeError
     except ValueError:
         host, port = None, None
-    rest = "" if host is None else f"{parts.username or ''}{parts.path.strip('/')}{parts.query}"
-    if not host or not port or rest:
+    if not host or not port or "@" in parts.netloc or "".join(parts[2:]).strip("/"):
         raise ConstraintError(f"{given!r} is no address: give tcp://HOST:PORT")
     return NetworkAddress(host, port)
 

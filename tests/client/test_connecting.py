@@ -106,6 +106,33 @@ def test_addresses_that_are_none(address: Any) -> None:
         ml.connect(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("tcp://host", "tcp://:1", "tcp://host:0", "tcp://host:65536", "tcp://host:1/path"),
+        *("tcp://user@host:1", "tcp://:word@host:1", "tcp://host:1?a=b", "tcp://host:1#a"),
+        *(f"tcp://{'a' * 64}:1", "tcp://.host:1", "tcp://a..b:1", "tcp://[::1:1"),
+    ],
+)
+def test_ports_of_the_network_that_are_none(address: str) -> None:
+    with pytest.raises(ml.ConstraintError, match="is no address: give tcp://HOST:PORT"):
+        ml.connect(address, ca="authority.pem")
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("tcp://host.example:8500/", "host.example:8500"),
+        ("grpcs://[::1]:1", "[::1]:1"),
+        ("tcp://grün.example:1", "grün.example:1"),
+    ],
+)
+def test_a_port_of_the_network(address: str, target: str) -> None:
+    found = _address.network_address(address)
+    assert found is not None
+    assert found.target == target
+
+
 def test_named_service_that_is_not_there(tmp_path: Path) -> None:
     for relay in (False, True):
         with pytest.raises(ml.NetworkError, match="start model-loaderd, or leave the address out"):
