@@ -32,7 +32,7 @@ from ._effects import Call, Dial, Exclusive, HangUp, InThread, OpenStream, Steps
 from ._messages import NAME_LENGTH, failure_of, formats_from, limits_from, row_from
 from ._origin import checked_origin
 from ._renewal import CALL_SECONDS, MODELS_WENT, RENEWAL_SECONDS, RenewableSession
-from ._tls import Credentials, Tls, tls_of
+from ._tls import Credentials, Tls, lasting, tls_of
 from ._values import Format, ModelRow, NamedModel
 from .errors import (
     ConstraintError,
@@ -187,6 +187,8 @@ def open_session(
     session = yield from _find(address, origin, relay, broker, credentials)
     if reconnect:
         known = session.address if session.broker is None else None
+        if known is not None and network_address(known) is not None:
+            credentials = lasting(credentials or Credentials())
         session.open_again = partial(_find_again, known, origin, relay, credentials)
     return session
 

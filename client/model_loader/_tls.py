@@ -192,6 +192,18 @@ def tls_of(
     return Tls(paths["ca"], paths["certificate"], paths["key"], token)
 
 
+def lasting(credentials: Credentials) -> Credentials:
+    """Return the files that were given, or the environment names, wherever the program goes.
+
+    Which authority is trusted must not be another one because the working directory is.
+    """
+    found = Credentials(token=credentials.get("token"))
+    for name in ("ca", "certificate", "key"):
+        if (path := _path(name, credentials.get(name))) is not None:
+            found[name] = path.absolute()
+    return found
+
+
 def _path(name: str, value: object) -> Path | None:
     if value is None:
         value = os.environ.get(CREDENTIALS_FROM[name]) or None

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import model_loader as ml
-from model_loader import _returning
+from model_loader import _returning, _session
 from model_loader._effects import Pause, Steps
 from model_loader._recall import Kept, keep
 from model_loader._session import Session
+from model_loader._tls import Credentials
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -128,6 +129,42 @@ def test_what_is_kept_of_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         keep(bytearray(10), 5)
     with pytest.raises(FileNotFoundError):
         keep(tmp_path / "other", None)
+
+
+def test_a_connection_comes_back_with_the_files_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def find(*arguments: Any) -> Steps[Session]:
+        given.append(arguments[-1])
+        return Session(pb.Session(token=b"none"), "tcp://host:1", None, None)
+        yield  # a generator
+
+    def run(steps: Steps[Session]) -> Session:
+        with pytest.raises(StopIteration) as ended:
+            next(steps)
+        found: Session = ended.value.value
+        return found
+
+    monkeypatch.setattr(_session, "_find", find)
+    monkeypatch.setenv("MODEL_LOADER_TLS_CA", "authority.pem")
+    monkeypatch.chdir(tmp_path)
+    files = Credentials(certificate="camera.pem", key="/camera.key", token="t" * 32)
+    opened = run(_session.open_session("tcp://host:1", None, False, None, files, reconnect=True))
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("MODEL_LOADER_TLS_CA")
+    assert opened.open_again is not None
+    run(opened.open_again())
+    assert given == [
+        files,
+        {
+            "ca": tmp_path / "authority.pem",
+            "certificate": tmp_path / "camera.pem",
+            "key": Path("/camera.key"),
+            "token": "t" * 32,
+        },
+    ]
 
 
 def test_an_idle_model_comes_back(service: FakeService, loader: ml.MLModelLoader) -> None:
