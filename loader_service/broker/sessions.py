@@ -248,19 +248,24 @@ def _processes(sessions: Sequence[Session], beginning: Session | None) -> int:
 def _shared_processes(sessions: Sequence[Session], beginning: Session | None) -> int:
     """Count processes where the models of an origin share one, and each inspection has its own.
 
-    An origin whose models are all loading has none yet, and will have one.
+    An origin whose models are all loading has none yet, and will have one. A model on a device has
+    its own: none while it is parked, and one as soon as it is on its way back.
     """
     living = [
-        (item.owner, model.worker.pid)
+        (item.owner, model.worker.pid or model.model_id)
         for item in sessions
         for model in item.models.values()
-        if model.lost is None
+        if model.lost is None and not model.worker.parked
     ]
     loading = {item.owner for item in sessions if item.loading > item.inspecting}
     if beginning is not None:
         loading.add(beginning.owner)
     coming = loading - {owner for owner, _ in living}
-    return len({pid for _, pid in living}) + len(coming) + sum(item.inspecting for item in sessions)
+    return (
+        len({process for _, process in living})
+        + len(coming)
+        + sum(item.inspecting for item in sessions)
+    )
 
 
 def _tell(session: Session, model: Model) -> None:

@@ -32,6 +32,7 @@ class WorkerWithoutProcess:
     """What a session knows of a worker, without one."""
 
     parked = False
+    pid = 7
 
     def __init__(self) -> None:
         self.lost: Failure | None = None
@@ -132,6 +133,21 @@ def test_processes_counts_all_origins_of_the_principal() -> None:
     failure = refused(lambda: sessions.reserve(sessions.open(1, "d")))
     assert (failure.limit, failure.value, failure.maximum) == ("processes", 4, 3)
     sessions.reserve(sessions.open(2, "a"))
+
+
+def test_parked_models_have_no_process_beside_shared_ones_either() -> None:
+    limits = complete(LIMITS.lowered_by(Limits(processes=2)))
+    sessions = sessions_of(replace(SETTINGS, isolation="origin", limits=limits))
+    session = sessions.open(1, "a")
+    made = [cast(Any, loaded(sessions, session).worker) for _ in range(2)]
+    for worker in made:
+        worker.pid, worker.parked = 0, True
+    sessions.reserve(sessions.open(1, "b"))
+    sessions.reserve(sessions.open(1, "c"))
+    for number, worker in enumerate(made, 3):  # on its way back, and without a number yet
+        worker.parked = False
+        failure = refused(lambda: sessions.check_return(session, limits))
+        assert (failure.limit, failure.value, failure.maximum) == ("processes", number, 2)
 
 
 def test_a_session_that_is_over_begins_nothing() -> None:
