@@ -104,6 +104,11 @@ def _present(core: ModelCore, make: Make, timeout: float | None, ends: float) ->
             return (yield from make(timeout).steps)
         except NeverBegun as error:
             message = error.message
+        except InvalidStateError as error:
+            # Another thread may have found out just now: a lost model is told before it is sent.
+            if error.cause is not Cause.LOST or not core.is_away:
+                raise
+            message = error.message
     raise NetworkError(message)  # twice in one call: its caller may decide
 
 

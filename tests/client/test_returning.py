@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import pytest
 import model_loader as ml
 from model_loader import _returning, _session
 from model_loader._effects import Pause, Steps
+from model_loader._model_core import ModelCore
 from model_loader._recall import Kept, keep
+from model_loader._renewal import MODELS_WENT
 from model_loader._session import Session
 from model_loader._tls import Credentials
 from model_loader_wire.causes import Cause, Failure
@@ -181,6 +183,32 @@ def test_an_idle_model_comes_back(service: FakeService, loader: ml.MLModelLoader
         assert service.methods().count("Load") == 2 + 2 * epoch
     answers = list(model.compute_many([X, 2 * X, 3 * X]))
     np.testing.assert_array_equal(answers, [X, 2 * X, 3 * X])
+
+
+def test_a_call_that_begins_while_another_thread_finds_out_comes_back_too(
+    service: FakeService, loader: ml.MLModelLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loader.load(put(service))
+    found = model._core.told_lost
+    others: list[Callable[[Failure], None]] = [found]
+
+    def check_usable() -> None:
+        if others:
+            others.pop()(MODELS_WENT)
+        ModelCore.check_usable(model._core)
+
+    monkeypatch.setattr(model._core, "check_usable", check_usable)
+    np.testing.assert_array_equal(model.compute(X), X)
+    assert model.lost is None
+    assert service.methods().count("Load") == 2
+    assert service.methods().count("Compute") == int(loader._context.connection.relayed)
+    # One that goes again is left to its caller, and one that is lost otherwise does not come back.
+    others += [found, found]
+    with pytest.raises(ml.NetworkError, match="the model was lost"):
+        model.compute(X)
+    others.append(lambda _: found(Failure(Cause.KILLED, "ended")))
+    with pytest.raises(ml.InvalidStateError, match="killed"):
+        model.compute(X)
 
 
 def test_a_sequence_begins_with_a_model_that_comes_back(
