@@ -63,6 +63,8 @@ class ParkableWorker(Mortal):
         """Whether there is no process, and none is coming."""
         self.idle_since = monotonic()
         """When it was last seen to have computed."""
+        self.asked = 0
+        """How often it was asked to make room since then: one that computes does not."""
         self._worker = worker
         self._kept = KeptChannel(end, worker.channel_inode)
         self._bring_back = bring_back
@@ -125,11 +127,12 @@ class ParkableWorker(Mortal):
         """Take note of whether it has computed since the last look."""
         if self.calls != self._calls_seen:
             self._calls_seen = self.calls
-            self.idle_since = now
+            self.idle_since, self.asked = now, 0
 
     def park(self) -> None:
         """Have it parked, unless it is being called."""
         if self.lost is None and not self._is_away and self._killed_for is None:
+            self.asked += 1
             self._worker.park()
 
     async def verdict(self) -> Failure:
@@ -216,7 +219,7 @@ class ParkableWorker(Mortal):
     def _came_back(self, worker: Worker, seconds: float) -> None:
         self._returning = None
         self._worker = worker
-        self.idle_since = monotonic()
+        self.idle_since, self.asked = monotonic(), 0
         self._when_returned(self, seconds)
         worker.when_ended(self._worker_ended)
         if self._killed_for is not None:

@@ -82,10 +82,11 @@ class Parking:
     def look(self) -> None:
         """Park what was not called for long, and what was called longest ago if memory is short.
 
-        One that is called just now goes on instead.
+        One that is called just now goes on instead, and others have their turn before it is asked
+        again.
         """
         now = monotonic()
-        living = [place for place in self._places if not place.parked]
+        living = [place for place in self._places if place.pid]
         for place in living:
             place.look(now)
         if seconds := self._settings.keep_alive_seconds:
@@ -97,7 +98,7 @@ class Parking:
                 place for place in living if now - place.idle_since >= self._settings.ping_seconds
             ]
             if idle:
-                min(idle, key=lambda place: place.idle_since).park()
+                min(idle, key=lambda place: (place.asked, place.idle_since)).park()
 
     def end_parked(self) -> None:
         """End the models that have no process: there will be none for them any more."""

@@ -314,7 +314,13 @@ def test_only_one_that_serves_is_asked_to_make_room() -> None:
         made.answers.append(second)
         made.client.send(b"call")
         await made.until(lambda: made.place.pid)
+        assert made.place.asked == 0
         made.place.park()
-        assert cast(WorkerWithoutProcess, made.place._worker).asked == 1
+        worker = cast(WorkerWithoutProcess, made.place._worker)
+        assert (worker.asked, made.place.asked) == (1, 1)
+        made.place.look(100.0)
+        worker.calls += 1
+        made.place.look(101.0)
+        assert (made.place.asked, made.place.idle_since) == (0, 101.0)
 
     play(act)

@@ -19,9 +19,9 @@ from loader_service.broker.settings import Settings
 class Place:
     """What is known of a model that may be parked."""
 
-    def __init__(self, idle_seconds: float, parked: bool = False) -> None:
+    def __init__(self, idle_seconds: float, pid: int = 7) -> None:
         self.idle_since = monotonic() - idle_seconds
-        self.parked = parked
+        self.pid = pid
         self.asked = 0
 
     def look(self, now: float) -> None:
@@ -32,11 +32,12 @@ class Place:
         self.asked += 1
 
 
-def asked(settings: dict[str, Any], left: int, *places: Place) -> list[int]:
-    """Look once, with so much memory left; gives how often each was asked to make room."""
+def asked(settings: dict[str, Any], left: int, *places: Place, looks: int = 1) -> list[int]:
+    """Look, with so much memory left; gives how often each was asked to make room."""
     parking = parking_of(settings, left)
     parking._places = dict.fromkeys(cast(list[ParkableWorker], places))
-    parking.look()
+    for _ in range(looks):
+        parking.look()
     return [place.asked for place in places]
 
 
@@ -48,7 +49,7 @@ def parking_of(settings: dict[str, Any], left: int) -> Parking:
 
 
 def test_what_was_not_called_for_long_is_parked() -> None:
-    places = Place(100), Place(61), Place(50), Place(100, parked=True)
+    places = Place(100), Place(61), Place(50), Place(100, pid=0)
     assert asked({"keep_alive_seconds": 60}, 0, *places) == [1, 1, 0, 0]
 
 
@@ -58,8 +59,15 @@ def test_without_these_settings_nothing_is_parked() -> None:
 
 
 def test_under_pressure_the_one_that_was_called_longest_ago_is_parked() -> None:
-    places = Place(30), Place(40), Place(35), Place(100, parked=True)
+    places = Place(30), Place(40), Place(35), Place(100, pid=0)
     assert asked({"memory_pressure_bytes": 1000}, 999, *places) == [0, 1, 0, 0]
+
+
+def test_one_that_does_not_make_room_keeps_no_other_from_being_asked() -> None:
+    # The first computes for long. The last is on its way back, and its client takes its time.
+    places = Place(50), Place(40), Place(35), Place(100, pid=0)
+    assert asked({"memory_pressure_bytes": 1000}, 0, *places, looks=3) == [1, 1, 1, 0]
+    assert asked({"memory_pressure_bytes": 1000}, 0, *places, looks=2) == [2, 2, 1, 0]
 
 
 @pytest.mark.parametrize(("left", "idle_seconds"), [(1000, 40), (0, 0.5)])
