@@ -144,8 +144,7 @@ class LosableModel:
     def _lose_by_ending(self) -> Steps[None]:
         if self.closed:
             raise InvalidStateError("the model was closed during the call")
-        error = yield from self._find_verdict()
-        raise error
+        raise (yield from self._find_verdict())  # named, it and this frame would hold each other
 
     def _lose_by_violation(self, fault: Exception) -> Steps[None]:
         failure = Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {fault}")

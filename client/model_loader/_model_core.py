@@ -333,14 +333,17 @@ class ModelCore(LosableModel):
             if error.cause is Cause.LOST and self.lost is None:
                 raise (yield from self._find_verdict()) from None  # the first to notice is told why
             found = yield from self._explained(error)
-            if found is not error:
-                # A session's name is looked at before anything else: nothing was computed.
-                if self.is_away and error.cause is Cause.FORBIDDEN:
-                    raise NeverBegun(found.message) from None
-                raise found from None
-            if error.model_lost or error.cause is Cause.UNAVAILABLE:
-                self._lose(Lost(error.cause, error.message))
-            raise
+            try:
+                if found is not error:
+                    # A session's name is looked at before anything else: nothing was computed.
+                    if self.is_away and error.cause is Cause.FORBIDDEN:
+                        raise NeverBegun(found.message) from None
+                    raise found from None
+                if error.model_lost or error.cause is Cause.UNAVAILABLE:
+                    self._lose(Lost(error.cause, error.message))
+                raise
+            finally:
+                del found  # else error and frame would hold each other, and the call
 
     def _close_channel(self) -> Steps[None]:
         self.channel.close()

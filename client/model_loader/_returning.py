@@ -122,8 +122,11 @@ def bring_back(core: ModelCore, ends: float) -> Steps[bool]:
         if core.channel is None or not (core.channel.has_ended() or core.session.look()):
             return False
         error = yield from core.learn_verdict()
-        if not core.is_away:
-            raise error
+        try:
+            if not core.is_away:
+                raise error
+        finally:
+            del error  # else it and this frame would hold each other
     if not core.is_away:
         core.check_usable()
     yield from patiently(core.session, lambda: _load_again(core, ends), ends)
