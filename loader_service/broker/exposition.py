@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Exposition:
         for server in self._servers:
             server.close()
         for client in list(self._clients):
-            client.transport.abort()
+            _cut_off(client)
 
     def _answering(
         self, registry: CollectorRegistry
@@ -82,10 +83,17 @@ class Exposition:
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 return
             finally:
-                writer.transport.abort()
+                _cut_off(writer)
                 self._clients.discard(writer)
 
         return answer
+
+
+def _cut_off(writer: asyncio.StreamWriter) -> None:
+    """End a connection, and drop what was not taken."""
+    # A transport that has sent all and ended cannot be aborted any more, and says so like this.
+    with suppress(AttributeError):
+        writer.transport.abort()
 
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:

@@ -162,7 +162,7 @@ def test_the_bytes_stay_with_the_service(service: Service, loader: ml.MLModelLoa
         found = session.call("FindModel", pb.FindModelRequest(sha256=digest))
         assert found.offer == b""
         assert len(reply.SerializeToString()) < 200
-    held = memories(service.pid)
+    held, ours = memories(service.pid), memories(os.getpid())
     answer(loader.load_by_name("adder"))
     wait_for(lambda: memories(service.pid) <= held)
-    assert memories(os.getpid()) == 0
+    assert memories(os.getpid()) <= ours
