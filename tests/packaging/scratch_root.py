@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+
+from tests.shared_models import REPOSITORY
 
 SECONDS = 300.0
 """A command that takes longer hangs."""
@@ -23,7 +26,10 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
     "COLUMNS": "100",
 }
+NEEDED = (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
+"""What commands in the root need of the tests, wherever the machine has it."""
 # /run and /tmp are empty, as on a machine that has just started: no systemd, no bus, no service.
+# An overlay shows nothing of other mounts below its root.
 ENTER = """
 set -e
 mount -t tmpfs -o mode=755 scratch "$1"
@@ -33,6 +39,13 @@ cd "$1/root"
 for folder in proc sys dev; do mount --rbind "/$folder" "$folder"; done
 mount -t tmpfs -o mode=755 scratch run
 mount -t tmpfs -o mode=1777 scratch tmp
+shift
+for needed in "$@"; do
+    if [ -z "$(ls -A ".$needed" 2> /dev/null)" ]; then
+        mkdir -p ".$needed"
+        mount --bind -o ro "$needed" ".$needed"
+    fi
+done
 mkdir tmp/old
 pivot_root . tmp/old
 cd /
@@ -49,7 +62,10 @@ class ScratchRoot:
     def __init__(self, folder: Path) -> None:
         """Make it, with an empty folder of the machine's as the place where to mount it."""
         self._holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-c", ENTER, "sh", str(folder)],
+            [
+                *("unshare", "--mount", "--propagation=private"),
+                *("sh", "-c", ENTER, "sh", str(folder), *map(str, NEEDED)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
