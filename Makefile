@@ -144,7 +144,7 @@ soak-daemon: install ## fifty programs on one daemon, with random kills (ten min
 	.venv/bin/python -m tests.soak.crowd --seconds $(or $(SOAK_SECONDS),600)
 
 .PHONY: fuzz
-fuzz: .venv/installed-fuzz ## hostile bytes at every door (ten minutes; FUZZ_MUTANTS=20000: an hour)
+fuzz: .venv/installed-fuzz ## hostile bytes at the doors (ten minutes; FUZZ_MUTANTS=20000: an hour)
 	.venv/bin/python -m tests.fuzz models --mutants $(or $(FUZZ_MUTANTS),4000) --keep build/fuzz
 	@if [ -e .venv-tflite/installed ]; then \
 		.venv-tflite/bin/python -m tests.fuzz models --runtime tflite-runtime --mutants 1000 \

@@ -1,4 +1,4 @@
-"""Fuzzing, for `make fuzz`: hostile bytes at every door of a running service, and at its readers.
+"""Fuzzing, for `make fuzz`: hostile bytes at the doors of a running service, and at its readers.
 
 `models` sends mutants of model files through the whole service, `wire` sends broken frames and
 messages to its sockets, `coverage` drives the readers of untrusted bytes by the code they reach.

@@ -28,7 +28,7 @@ from tests.fuzz.wire.offering import load_an_offer, load_what_is_kept
 from tests.support.raw_client import RawSession, load_parts, message_of
 
 SERVICE = "/model_loader.v1.ModelLoader/"
-HEALTH = "/grpc.health.v1.Health/Check"
+HEALTH = "/grpc.health.v1.Health/"
 CALL_SECONDS = 20.0
 LOOK_EVERY = 200
 DETAIL = "model-loader-error-bin"
@@ -40,7 +40,11 @@ UNARY: dict[str, tuple[type[Message], type[Message]]] = {
     SERVICE + "GetModel": (pb.GetModelRequest, pb.ModelState),
     SERVICE + "ListModels": (pb.ListModelsRequest, pb.ListModelsReply),
     SERVICE + "FindModel": (pb.FindModelRequest, pb.FindModelReply),
-    HEALTH: (health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse),
+    SERVICE + "FindNamedModel": (pb.FindNamedModelRequest, pb.FindNamedModelReply),
+    SERVICE + "ListNamedModels": (pb.ListNamedModelsRequest, pb.ListNamedModelsReply),
+    SERVICE + "GetDelegation": (pb.GetDelegationRequest, pb.GetDelegationReply),
+    HEALTH + "Check": (health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse),
+    HEALTH + "List": (health_pb2.HealthListRequest, health_pb2.HealthListResponse),
 }
 UPLOADS: dict[str, type[Message]] = {
     SERVICE + "Load": pb.LoadReply,
@@ -244,6 +248,10 @@ def _unary_request(method: str, caller: Caller, random: Random) -> bytes:
             request = pb.GetModelRequest(model_id=caller.model_id, wait_seconds=wait)
         case "FindModel":
             request = pb.FindModelRequest(sha256=DIGEST)
+        case "FindNamedModel":
+            request = pb.FindNamedModelRequest(name=random.choice(("adder", "a" * 64)), version=1)
+        case "GetDelegation":
+            request = pb.GetDelegationRequest(model_id=caller.model_id)
         case "Check":
             request = health_pb2.HealthCheckRequest(service=random.choice(("", caller.model_id)))
         case _:

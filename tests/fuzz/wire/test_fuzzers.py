@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
+from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.fuzz.campaign import Fuzzer, Table
 from tests.fuzz.wire.attaching import attaching
-from tests.fuzz.wire.calls import calls
+from tests.fuzz.wire.calls import SERVICE, UNARY, UPLOADS, calls
 from tests.fuzz.wire.memories import BAD, GOOD
 from tests.fuzz.wire.targets import TARGETS, decoding
 from tests.fuzz.wire.to_broker import to_broker
@@ -72,6 +73,15 @@ def test_what_workers_say_to_the_broker() -> None:
 )
 def test_a_service(fuzz: Fuzzer, count: int, expected: set[str]) -> None:
     assert outcomes(fuzz(SEED, count), count) >= expected
+
+
+def test_every_method_of_the_service_is_called() -> None:
+    methods = pb.DESCRIPTOR.services_by_name["ModelLoader"].methods
+    assert {SERVICE + method.name for method in methods} == {
+        SERVICE + "OpenSession",
+        *UPLOADS,
+        *(name for name in UNARY if name.startswith(SERVICE)),
+    }
 
 
 def test_a_lie_that_is_believed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
