@@ -63,7 +63,11 @@ class SoakService(Looked):
             self._process.kill()
             self._process.wait()
         if "Traceback" in self.log():
-            faults.append(f"the broker's log holds a traceback: {self.log()[-4000:]}")
+            log = self.log()
+            at = log.index("Traceback")
+            faults.append(
+                f"the broker's log holds a traceback: {log[max(at - 1000, 0) : at + 4000]}"
+            )
         if self.directory.exists() or trees_of(self.pid):
             faults.append("files or cgroups are left")
         faults += [f"process {pid} is left" for pid in family if state_of(pid) not in ("", "Z")]

@@ -304,7 +304,9 @@ class Crowd:
         if status != 0:
             self.result.faults.append(f"the daemon ended with status {status}: {log[-2000:]}")
         if "Traceback" in log:
-            self.result.faults.append(f"the daemon's log holds a traceback: {log[-4000:]}")
+            at = log.index("Traceback")
+            shown = log[max(at - 1000, 0) : at + 4000]
+            self.result.faults.append(f"the daemon's log holds a traceback: {shown}")
         if daemon.directory.exists() or trees_of(daemon.pid):
             self.result.faults.append("files or cgroups are left")
 
