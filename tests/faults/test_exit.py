@@ -22,7 +22,7 @@ def call(model):
     try:
         model.compute(np.array([10**9], np.int32))
     except ml.InvalidStateError as error:
-        os.write(1, f"{error}\n".encode())  # at once: print writes the line's end by itself
+        os.write(1, f"{error}\\n".encode())  # in one piece: print is not
 threads = [threading.Thread(target=call, args=(model,), daemon=True) for model in models]
 for thread in threads:
     thread.start()
