@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 KIBIBYTE = 1024
+ENDING_SECONDS = 10
+"""Within which a process that has given up its memory is seen to have ended."""
 
 
 def rollup(pid: int) -> dict[str, int] | None:
@@ -45,15 +48,24 @@ def tree_share_bytes(root: int) -> int | None:
         fields = rollup(pid)
         if fields is not None:
             total += fields["Pss"]
-        elif not _is_gone(pid):
+        elif not _is_memory_gone(pid):
             return None
     return total
 
 
-def _is_gone(pid: int) -> bool:
-    """Whether a process has ended: a worker is born of one that ends at once."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
-    return text.rpartition(")")[2].split()[0] in "ZX"
+def _is_memory_gone(pid: int) -> bool:
+    """Whether a process has ended, or is about to: a worker is born of one that ends at once."""
+    ends = time.monotonic() + ENDING_SECONDS
+    while time.monotonic() < ends:
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True
+        state, *fields = text.rpartition(")")[2].split()
+        if state in "ZX":
+            return True
+        resident_pages = int(fields[20])
+        if resident_pages:
+            return False
+        time.sleep(0.01)
+    return False
