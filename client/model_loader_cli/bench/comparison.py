@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,34 @@ def arms_of(names: Sequence[str], order: Order, conditions: Sequence[Condition])
             ARM,
             {
                 "arm": name.removesuffix(AGAIN),
-                "order": {field: getattr(order, field) for field in order.__slots__},
+                "order": asdict(order),
                 "conditions": [condition.to_json() for condition in conditions],
             },
         )
         for name in names
     }
+
+
+def yardstick_of(trusted: bool) -> str:
+    """What others are compared with: LiteRT in process, for a model that may run there."""
+    return IN_PROCESS if trusted else DIRECT
+
+
+@contextmanager
+def order_for(
+    model: Path, inputs: Sequence[Array], *, runtime: str, threads: int, reply_bytes: int = 0
+) -> Iterator[Order]:
+    """Lay the inputs down for the arms' processes, and say what these are to run."""
+    with tempfile.TemporaryDirectory(prefix="model-loader-bench-") as folder:
+        file = Path(folder) / "inputs.npz"
+        np.savez(file, *inputs)
+        yield Order(
+            model=str(model.absolute()),
+            inputs=str(file),
+            reply_bytes=reply_bytes,
+            threads=threads,
+            runtime=runtime,
+        )
 
 
 def compare(
@@ -65,20 +88,12 @@ def compare(
     step: Step,
 ) -> list[dict[str, Any]]:
     """Measure one model by all arms; the one in process only for a model that is trusted."""
-    yardstick = IN_PROCESS if trusted else DIRECT
+    yardstick = yardstick_of(trusted)
     names = dict.fromkeys([yardstick, yardstick + AGAIN, DIRECT, ECHO])
-    with tempfile.TemporaryDirectory(prefix="model-loader-bench-") as folder:
-        file = Path(folder) / "inputs.npz"
-        np.savez(file, *inputs)
-        order = Order(
-            model=str(model.absolute()),
-            inputs=str(file),
-            reply_bytes=reply_bytes,
-            threads=threads,
-            runtime=runtime,
-        )
-        arms = arms_of(list(names), order, [condition])
-        return run_pairs(arms, pairs, random.Random(seed), step)
+    with order_for(
+        model, inputs, runtime=runtime, threads=threads, reply_bytes=reply_bytes
+    ) as order:
+        return run_pairs(arms_of(list(names), order, [condition]), pairs, random.Random(seed), step)
 
 
 def rows(pairs: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..tensors import Array
-from .arms import Order
 from .blocks import Condition
 from .candidate import Candidate
-from .comparison import AGAIN, ARM, DIRECT, IN_PROCESS, arms_of
+from .comparison import AGAIN, DIRECT, arms_of, order_for, yardstick_of
 from .interval import Interval
-from .processes import Arm, Step, run_pairs
+from .processes import Step, run_pairs
 from .samples import alone, combined, medians
 
 
@@ -31,11 +27,6 @@ class Timed:
     """Milliseconds a call."""
     ratio: Interval | None
     """Of the yardstick's; None for the yardstick itself."""
-
-
-def yardstick_of(trusted: bool) -> str:
-    """What devices are compared with: LiteRT in process, for a model that may run there."""
-    return IN_PROCESS if trusted else DIRECT
 
 
 def compare_devices(
@@ -53,21 +44,11 @@ def compare_devices(
 ) -> list[dict[str, Any]]:
     """Measure one model on each device; returns the pairs. Raises ArmFailed."""
     yardstick = yardstick_of(trusted)
-    with tempfile.TemporaryDirectory(prefix="model-loader-bench-") as folder:
-        file = Path(folder) / "inputs.npz"
-        np.savez(file, *inputs)
-        order = Order(
-            model=str(model.absolute()),
-            inputs=str(file),
-            reply_bytes=0,
-            threads=threads,
-            runtime=runtime,
-        )
+    with order_for(model, inputs, runtime=runtime, threads=threads) as order:
         arms = arms_of([yardstick, yardstick + AGAIN], order, [condition])
         for candidate in chosen:
             own = replace(order, device=candidate.device, allow_fp16=candidate.allow_fp16)
-            given = {"arm": DIRECT, "order": asdict(own), "conditions": [condition.to_json()]}
-            arms[candidate.label] = Arm(ARM, given)
+            arms[candidate.label] = arms_of([DIRECT], own, [condition])[DIRECT]
         return run_pairs(arms, pairs, random.Random(seed), step)
 
 

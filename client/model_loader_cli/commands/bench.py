@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -16,8 +14,8 @@ from ..bench import comparison
 from ..bench.arms import MODULES
 from ..bench.blocks import Condition
 from ..bench.comparison import BACK_TO_BACK, DIRECT, ECHO, IN_PROCESS, Row, compare
+from ..bench.document import document
 from ..bench.interval import NothingLeft
-from ..bench.machine import describe
 from ..bench.processes import ArmFailed
 from ..bench.progress import reporting
 from ..bench.samples import dropped
@@ -180,7 +178,7 @@ def bench(
     except NothingLeft as error:
         raise click.ClickException(f"{error}; run it again on a quieter machine") from None
     if as_json:
-        print_json(_document(model, report, rows, samples))
+        print_json(document(model, report, report.threads, rows, samples))
         return Exit.OK
     gone, everything = dropped(samples)
     _show(model, report, rows, sum(array.nbytes for array in values), reply_bytes)
@@ -215,27 +213,6 @@ def _try_out(
             if loaded.report.runtime.partition(" ")[0] not in MODULES:
                 raise click.UsageError(f"{safe(loaded.report.runtime)} is no known runtime")
             return values, reply_bytes, loaded.report
-
-
-def _document(
-    model: Path,
-    report: ml.Report,
-    rows: Sequence[Row],
-    samples: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    gone, everything = dropped(samples)
-    return {
-        "model": str(model),
-        "sha256": report.sha256,
-        "runtime": report.runtime,
-        "threads": report.threads,
-        "machine": describe(),
-        "unit": "milliseconds",
-        "arms": [asdict(row) for row in rows],
-        "blocks": everything,
-        "blocks_dropped_for_steal": gone,
-        "samples": list(samples),
-    }
 
 
 def _show(model: Path, report: ml.Report, rows: Sequence[Row], sent: int, answered: int) -> None:

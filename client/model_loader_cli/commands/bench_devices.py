@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..bench.blocks import Condition
 from ..bench.candidate import REDUCED, Candidate, Trial, candidates, enabled_for, try_out
 from ..bench.comparison import AGAIN, BACK_TO_BACK, DIRECT, IN_PROCESS
 from ..bench.devices import Timed, compare_devices, timed
+from ..bench.document import document
 from ..bench.drawing import (
     EXACT_COLOUR,
     INSTALL,
@@ -26,7 +26,6 @@ from ..bench.drawing import (
     draw_bars,
 )
 from ..bench.interval import Interval, NothingLeft
-from ..bench.machine import describe
 from ..bench.numerical import shown_difference
 from ..bench.processes import ArmFailed
 from ..bench.progress import reporting
@@ -106,17 +105,8 @@ def bench_devices(
     if as_json:
         print_json(
             {
-                "model": str(model),
-                "sha256": report.sha256,
-                "runtime": report.runtime,
-                "threads": report.threads,
-                "machine": describe(),
-                "unit": "milliseconds",
-                "arms": [asdict(row) for row in rows],
+                **document(model, report, threads, rows, samples),
                 "devices": [trial.to_json() for trial in trials],
-                "blocks": everything,
-                "blocks_dropped_for_steal": gone,
-                "samples": samples,
             }
         )
         return Exit.OK
