@@ -77,14 +77,14 @@ class LosableModel:
             return self.lost
         if self.channel is not None:
             if self.channel.has_ended():
-                yield from self._find_verdict()
+                yield from self.learn_verdict()
         else:  # relayed: there is nothing to look at here
             model_id = self.model_id
             try:
                 request = pb.GetModelRequest(model_id=model_id)
                 state: pb.ModelState = yield Call("GetModel", request, CALL_SECONDS)
                 if state.lost:
-                    yield from self._find_verdict()
+                    yield from self.learn_verdict()
             except ModelLoaderError as error:
                 yield from self._lose_by_error(error, model_id)
         return self.lost
@@ -108,11 +108,7 @@ class LosableModel:
     def find_verdict(self) -> Steps[None]:
         """Learn why the worker ended, unless that is known."""
         if self.lost is None and not self.closed:
-            yield from self._find_verdict()
-
-    def learn_verdict(self) -> Steps[ModelLoaderError]:
-        """Learn why the worker ended; gives the error for the caller who noticed it."""
-        return self._find_verdict()
+            yield from self.learn_verdict()
 
     def _lose_by_error(self, error: ModelLoaderError, model_id: str) -> Steps[ModelLoaderError]:
         """Note what a call about the model failed with; gives the error that tells it best."""
@@ -144,7 +140,7 @@ class LosableModel:
     def _lose_by_ending(self) -> Steps[None]:
         if self.closed:
             raise InvalidStateError("the model was closed during the call")
-        raise (yield from self._find_verdict())  # named, it and this frame would hold each other
+        raise (yield from self.learn_verdict())  # named, it and this frame would hold each other
 
     def _lose_by_violation(self, fault: Exception) -> Steps[None]:
         failure = Failure(Cause.PROTOCOL_VIOLATION, f"the worker broke the protocol: {fault}")
@@ -152,7 +148,7 @@ class LosableModel:
         yield from self._tell_closed(deadline_passed=False)
         raise _with_the_model(from_failure(failure))
 
-    def _find_verdict(self) -> Steps[ModelLoaderError]:
+    def learn_verdict(self) -> Steps[ModelLoaderError]:
         """Ask the judge why the worker ended, and note it; gives the error for a waiting caller."""
         model_id = self.model_id
         request = pb.GetModelRequest(model_id=model_id, wait_seconds=VERDICT_SECONDS)

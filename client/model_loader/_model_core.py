@@ -331,7 +331,7 @@ class ModelCore(LosableModel):
             if self.closed:
                 raise InvalidStateError("the model was closed during the call") from None
             if error.cause is Cause.LOST and self.lost is None:
-                raise (yield from self._find_verdict()) from None  # the first to notice is told why
+                raise (yield from self.learn_verdict()) from None  # the first to notice is told why
             found = yield from self._explained(error)
             try:
                 if found is not error:
