@@ -13,8 +13,6 @@ from enum import IntEnum, IntFlag
 
 OK = 0
 ERROR = 1
-DELEGATE_ERROR = 2
-"""``kTfLiteDelegateError``: the delegate's own fault, and the graph is as it was before."""
 
 BUILTIN_DELEGATE = 51
 """``kTfLiteBuiltinDelegate``: what an operator is called that stands for a delegate's."""
@@ -201,11 +199,6 @@ PreviewDelegatePartitioning = ctypes.CFUNCTYPE(
 ResizeTensor = ctypes.CFUNCTYPE(ctypes.c_int, ContextPointer, TensorPointer, IntArrayPointer)
 ReportError = ctypes.CFUNCTYPE(None, ContextPointer, ctypes.c_char_p, ctypes.c_char_p)
 """Variadic in C; called with one format and one string, which every platform passes the same."""
-
-
-def address_of(structure: ctypes.Structure) -> int:
-    """Return where a structure lies."""
-    return ctypes.addressof(structure)
 
 
 _malloc = ctypes.CDLL(None).malloc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,8 @@ from loader_service.devices.device import (
 from loader_service.devices.kernel_delegate import KernelDelegate
 from loader_service.devices.partition import partition_of
 from loader_service.devices.reading import read_view
-from loader_service.runtime.native import Library, NativeInterpreter
+from loader_service.runtime.native import Library
+from tests.devices.running import Running
 from tests.devices.split_model import FIRST, SECOND, SHAPE, expected, split_model
 
 X = np.array([[-2, -1, 0, 3]], np.float32)
@@ -78,13 +80,13 @@ class Shaped(Honest):
         return self.shapes
 
 
-class Applied:
+class Applied(Running):
     """An interpreter with delegates, ended in the right order."""
 
     def __init__(self, library: Library, data: bytes, *executables: Honest) -> None:
         self.data = data  # the interpreter reads it there
         model = read_view(data)
-        self.native: NativeInterpreter = library.create(data, threads=1, resolver=1)
+        self.native = library.create(data, threads=1, resolver=1)
         self.delegates: list[KernelDelegate] = []
         for executable in executables:
             nodes = FIRST if executable.first else SECOND
@@ -93,18 +95,6 @@ class Applied:
             assert isinstance(delegate, KernelDelegate)
             self.delegates.append(delegate)
             self.native.ModifyGraphWithDelegate(delegate.address)
-
-    def run(self, x: Array) -> Array:
-        (given,), (wanted,) = self.native.InputIndices(), self.native.OutputIndices()
-        self.native.ResizeInputTensor(int(given), np.array(x.shape, np.int32), False)
-        self.native.AllocateTensors()
-        self.native.SetTensor(int(given), x)
-        self.native.Invoke()
-        result: Array = self.native.GetTensor(int(wanted))
-        return result
-
-    def names(self) -> list[str]:
-        return [self.native.NodeName(node) for node in range(self.native.NumNodes())]
 
     def close(self) -> None:
         del self.native
@@ -231,5 +221,5 @@ def test_a_delegate_that_is_not_known_changes_nothing(library: Library) -> None:
     structure = abi.TfLiteDelegate(prepare=mechanism.PREPARE_DELEGATE, flags=1)
     native = library.create(split_model(), threads=1, resolver=1)
     with pytest.raises((RuntimeError, ValueError), match="a device that is gone"):
-        native.ModifyGraphWithDelegate(abi.address_of(structure))
+        native.ModifyGraphWithDelegate(ctypes.addressof(structure))
     del delegate, native

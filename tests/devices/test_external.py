@@ -13,7 +13,6 @@ from loader_service.devices.bridge import apply
 from loader_service.devices.catalogue import DeviceMissing, Enabled
 from loader_service.devices.device import (
     AppliedDelegate,
-    Array,
     Compilation,
     CompilationFailed,
     Device,
@@ -25,8 +24,9 @@ from loader_service.devices.library_delegate import LibraryDelegate
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.partition import partition_of
 from loader_service.devices.reading import read_view
-from loader_service.runtime.native import Library, NativeInterpreter
+from loader_service.runtime.native import Library
 from loader_service.writer.small import add
+from tests.devices.running import Running
 from tests.devices.split_model import FIRST, NODES, SECOND, expected, split_model
 
 X = np.array([[-2, -1, 0, 3]], np.float32)
@@ -45,14 +45,14 @@ def standing() -> list[LibraryDelegate]:
     return [it for it in mechanism._delegates.values() if isinstance(it, LibraryDelegate)]
 
 
-class Applied:
+class Applied(Running):
     """An interpreter in which a device has the given pieces of the model."""
 
     def __init__(
         self, device: Device, library: Library, *pieces: Sequence[int], open_batch: bool = False
     ) -> None:
         self.model: ModelView = read_view(split_model(open_batch=open_batch))
-        self.native: NativeInterpreter = library.create(self.model.data, threads=1, resolver=1)
+        self.native = library.create(self.model.data, threads=1, resolver=1)
         self.delegates: list[AppliedDelegate] = []
         for piece in pieces:
             partition = partition_of(self.model, piece)
@@ -63,18 +63,6 @@ class Applied:
         for delegate in self.delegates:
             delegate.follow(self.native)
             self.native.ModifyGraphWithDelegate(delegate.address)
-
-    def run(self, x: Array) -> Array:
-        (given,), (wanted,) = self.native.InputIndices(), self.native.OutputIndices()
-        self.native.ResizeInputTensor(int(given), np.array(x.shape, np.int32), False)
-        self.native.AllocateTensors()
-        self.native.SetTensor(int(given), x)
-        self.native.Invoke()
-        result: Array = self.native.GetTensor(int(wanted))
-        return result
-
-    def names(self) -> list[str]:
-        return [self.native.NodeName(node) for node in range(self.native.NumNodes())]
 
     def close(self) -> None:
         """End both in order: the tests' delegate aborts if its kernels outlive it."""
