@@ -62,17 +62,18 @@ class SoakService(Looked):
         finally:
             self._process.kill()
             self._process.wait()
-        if "Traceback" in self.log():
-            log = self.log()
-            at = log.index("Traceback")
-            faults.append(
-                f"the broker's log holds a traceback: {log[max(at - 1000, 0) : at + 4000]}"
-            )
+        faults += [f"the broker's log holds a traceback: {it}" for it in traceback_in(self.log())]
         if self.directory.exists() or trees_of(self.pid):
             faults.append("files or cgroups are left")
         faults += [f"process {pid} is left" for pid in family if state_of(pid) not in ("", "Z")]
         self.forget()
         return faults
+
+
+def traceback_in(log: str) -> list[str]:
+    """The first traceback of a log, with what stands before it; empty without one."""
+    at = log.find("Traceback")
+    return [] if at < 0 else [log[max(at - 1000, 0) : at + 4000]]
 
 
 def kind_of(descriptor: Path) -> str:

@@ -22,7 +22,7 @@ from tests.faults.ground import trees_of
 from tests.shared_models import REPOSITORY
 from tests.soak.crowd.record import Record
 from tests.soak.crowd.watch import Events, health_of, metrics
-from tests.soak.service import Looked, check_end, health
+from tests.soak.service import Looked, check_end, health, traceback_in
 from tests.support.daemon import Daemon
 from tests.support.processes import children
 from tests.support.raw_client import HANG_SECONDS, RawSession
@@ -303,10 +303,9 @@ class Crowd:
         log = daemon.log()
         if status != 0:
             self.result.faults.append(f"the daemon ended with status {status}: {log[-2000:]}")
-        if "Traceback" in log:
-            at = log.index("Traceback")
-            shown = log[max(at - 1000, 0) : at + 4000]
-            self.result.faults.append(f"the daemon's log holds a traceback: {shown}")
+        self.result.faults += [
+            f"the daemon's log holds a traceback: {found}" for found in traceback_in(log)
+        ]
         if daemon.directory.exists() or trees_of(daemon.pid):
             self.result.faults.append("files or cgroups are left")
 
