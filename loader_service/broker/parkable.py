@@ -53,14 +53,15 @@ class ParkableWorker(Mortal):
     ) -> None:
         """Take over a worker that serves, and its end of its channel.
 
-        `bring_back` makes another worker for the model, on that channel; it raises Refusal. The
-        others are told what has happened: whose process ended, and how many seconds a return took.
+        `bring_back` makes another worker for the model, on that channel; it raises Refusal, and
+        looks at the number of processes before it waits for anything. The others are told what has
+        happened: whose process ended, and how many seconds a return took.
         """
         super().__init__()
         self.channel: socket.socket | None = worker.channel
         worker.channel = None
         self.parked = False
-        """Whether there is no process, and none is coming."""
+        """Whether there is no process, and none is coming: what is parked counts for none."""
         self.idle_since = monotonic()
         """When it was last seen to have computed."""
         self.asked = 0
@@ -193,12 +194,14 @@ class ParkableWorker(Mortal):
             self.over(LEFT)
             return
         self._loop.remove_reader(end)
-        self.parked = False
         self._returning = asyncio.create_task(self._return())
         self._returning.add_done_callback(self._return_over)
 
     async def _return(self) -> None:
         began = monotonic()
+        # Not before: of two that are called at a time each would count the other's process, and
+        # be refused for it, while there is room for one.
+        self.parked = False
         try:
             worker = await self._bring_back(self._kept)
         except Refusal as refusal:
@@ -234,6 +237,7 @@ class ParkableWorker(Mortal):
         if failure.cause is not Cause.LIMIT or failure.model_lost:
             self.over(replace(failure, model_lost=True))
             return
+        self.parked = True
         try:
             await turn_away(self._kept.end, failure)
         except (EOFError, OSError):
@@ -248,7 +252,6 @@ class ParkableWorker(Mortal):
             if self._killed_for is not None:
                 self._give_up()
             elif self.lost is None:
-                self.parked = True
                 self._wait_for_call()
 
     def _give_up(self) -> None:

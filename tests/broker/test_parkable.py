@@ -13,11 +13,16 @@ import pytest
 
 from loader_service.broker.channels import KeptChannel
 from loader_service.broker.meter import Usage
+from loader_service.broker.model import Model
 from loader_service.broker.mortal import Mortal
 from loader_service.broker.parkable import ParkableWorker
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, over_limit, refuse
+from loader_service.broker.sessions import Sessions
+from loader_service.broker.settings import Settings, complete
 from loader_service.broker.worker import PARKED, Worker
 from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.description import ModelDescription
 from model_loader_wire.frames import (
     HEADER,
     Kind,
@@ -25,6 +30,7 @@ from model_loader_wire.frames import (
     unpack_failure,
     unpack_header,
 )
+from model_loader_wire.limits import Limits
 from tests.support.raw_client import HANG_SECONDS
 
 CLOSED = Failure(Cause.CLOSED, "the model was closed")
@@ -204,6 +210,48 @@ def test_each_of_several_calls_is_refused_by_itself() -> None:
             assert (await made.refusal()).cause is Cause.LIMIT
 
     play(act)
+
+
+def test_of_two_that_are_called_at_a_time_one_comes_back_where_there_is_room_for_one() -> None:
+    limits = complete(Limits(processes=1))
+    settings = Settings(directory="", limits=limits, allowed_uids=frozenset({1}))
+    sessions = Sessions(settings, Principals(settings))
+    session = sessions.open(1, "a")
+
+    async def if_there_is_room() -> Worker:
+        sessions.check_return(session, limits)
+        await asyncio.sleep(0)
+        return await second()
+
+    async def run() -> None:
+        async with scene() as one, scene() as other:
+            for made in (one, other):
+                made.answers.append(if_there_is_room)
+                description = ModelDescription((), "", "")
+                model = Model(
+                    worker=made.place,
+                    description=description,
+                    limits=limits,
+                    sha256=b"",
+                    label="",
+                    origin="a",
+                )
+                sessions.add(session, model)
+                made.client.send(REQUEST[:60])
+            for made in (one, other):  # in one turn of the loop
+                made.place._stirred()
+            await one.until(lambda: one.place.pid)
+            await other.until(lambda: len(other.told) == 2)
+            assert (one.told, other.told) == ([11, ("returned", 12)], [11, Cause.LIMIT])
+            # It still takes in the call that it refuses, and is in nobody's way.
+            await one.until(lambda: other.place.parked)
+            assert isinstance(one.place._worker, WorkerWithoutProcess)
+            one.place._worker.parks()
+            one.answers.append(if_there_is_room)
+            one.place._stirred()
+            await one.until(lambda: one.place.pid)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("way", "cause"), [(broken, Cause.CRASHED), (forbidden, Cause.FORBIDDEN)])

@@ -18,7 +18,16 @@ from model_loader_wire.causes import Cause
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
 from tests.support.memories import memories
-from tests.support.raw_client import HANG_SECONDS, RawSession, Service, detail_of, exchange_over
+from tests.support.raw_client import (
+    HANG_SECONDS,
+    RawSession,
+    Service,
+    detail_of,
+    exchange_over,
+    receive,
+    request_of,
+    send,
+)
 
 QUICK: dict[str, Any] = {"ping_seconds": 0.05, "keep_alive_seconds": 0.1}
 """Settings by which a model is parked soon after its last call."""
@@ -186,6 +195,29 @@ def test_a_model_for_which_there_is_no_room_stays_parked_and_its_call_is_refused
         assert detail_of(caught.value).limit == "processes"
         assert relayed in session.models()
         channel.close()
+
+
+@pytest.mark.slow
+def test_of_two_called_at_the_same_moment_one_comes_back_where_there_is_room_for_one() -> None:
+    limits: dict[str, float] = {"processes": 1, "models_per_origin": 2}
+    with Service(limits, **QUICK) as service, RawSession(service.directory) as session:
+        channels = []
+        for _ in range(2):
+            model_id = session.load(small.add()).model_id
+            channels.append(session.channel(model_id))
+            wait_until_parked(session, model_id)
+        # While it is stopped both calls come: then it sees them in one look.
+        os.kill(service.pid, signal.SIGSTOP)
+        calls = [request_of([ONE]) for _ in channels]
+        for channel, call in zip(channels, calls, strict=True):
+            send(channel, call)
+        os.kill(service.pid, signal.SIGCONT)
+        failures = [receive(*both).failure for both in zip(channels, calls, strict=True)]
+        (refused,) = filter(None, failures)
+        assert (refused.cause, refused.limit) == (Cause.LIMIT, "processes")
+        for model_id, channel in zip(session.models(), channels, strict=True):
+            wait_until_parked(session, model_id)
+            channel.close()
 
 
 @pytest.mark.slow

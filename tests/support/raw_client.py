@@ -300,8 +300,13 @@ def exchange_over(
     channel: socket.socket, arrays: Sequence[np.ndarray[Any, Any]], *, signature: int = 0
 ) -> Exchange:
     """Compute on a channel; the sequence number is a clock's."""
+    return drive(channel, request_of(arrays, signature=signature))
+
+
+def request_of(arrays: Sequence[np.ndarray[Any, Any]], *, signature: int = 0) -> Exchange:
+    """Write a computation's request."""
     entries = [Entry(data_type_of(x), x.shape, x.nbytes) for x in arrays]
-    exchange = Exchange(
+    return Exchange(
         Kind.COMPUTE,
         time.monotonic_ns(),
         signature=signature,
@@ -309,13 +314,22 @@ def exchange_over(
         payload=[x.tobytes() for x in arrays],
         most=1 << 30,
     )
-    return drive(channel, exchange)
 
 
 def drive(channel: socket.socket, exchange: Exchange) -> Exchange:
     """Send a request and receive its reply."""
+    send(channel, exchange)
+    return receive(channel, exchange)
+
+
+def send(channel: socket.socket, exchange: Exchange) -> None:
+    """Send a request."""
     while exchange.unsent:
         exchange.sent(channel.sendmsg(exchange.outgoing))
+
+
+def receive(channel: socket.socket, exchange: Exchange) -> Exchange:
+    """Receive the reply to a request."""
     while not exchange.done:
         exchange.received(channel.recv_into(exchange.space()))
     return exchange
