@@ -123,7 +123,7 @@ class Broker:
         self._accepting = asyncio.create_task(self._attach.serve())
         await self._let_the_network_in()
         self._named.start()
-        self._loading.device_checks.begin()
+        self._loading.begin()
         log.info(
             "ready in %s: %s %s, memory held by %s, %d bytes for all workers, layers: %s",
             self._directory.path,
@@ -212,8 +212,7 @@ class Broker:
                 await self._attach.stop()
             self._events.tell(ServiceEnding())
             await self._named.stop()
-            await self._loading.device_checks.stop()
-            await self._loading.compiled.stop()
+            await self._loading.stop()
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
             servers: list[grpc.aio.Server | NetworkPort]

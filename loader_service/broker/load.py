@@ -12,6 +12,7 @@ from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.refusal import refuse
 from loader_service.broker.seat import Place
 from loader_service.broker.sessions import Session
+from loader_service.worker.orders import Task
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import model_loader_pb2 as pb
@@ -23,13 +24,16 @@ class Load:
     def __init__(
         self,
         session: Session,
+        task: Task,
         header: pb.LoadHeader,
         limits: Limits,
         size: int,
         content: ModelBytes | None,
         count_upload: Callable[[int], None],
-        devices: DeviceOrder | None = None,
+        devices: DeviceOrder | None,
     ) -> None:
+        self.session = session
+        self.task = task
         self.header = header
         self.limits = limits
         self.size = size
@@ -41,7 +45,6 @@ class Load:
         self._count_upload = count_upload
         self.devices = devices
         """What it gets of devices; None for a load that has nothing to do with them."""
-        self._session = session
         self._worker: Place | None = None
         self._began = monotonic()
 
@@ -53,7 +56,7 @@ class Load:
     @property
     def owner(self) -> Owner:
         """Whose it is."""
-        return self._session.owner
+        return self.session.owner
 
     def age(self) -> float:
         """Seconds since the header came."""
@@ -62,9 +65,9 @@ class Load:
     def adopt(self, worker: Place) -> None:
         """Let the worker end with the load, or with its session; raises Refusal if that is over."""
         self._worker = worker
-        if self._session.closed:
+        if self.session.closed:
             raise refuse(Cause.CLOSED, "the session was closed while the model was loading")
-        self._session.unfinished.add(worker)
+        self.session.unfinished.add(worker)
 
     def hold(self, content: ModelBytes) -> None:
         """Take over the model's bytes until the load is over."""
@@ -85,7 +88,7 @@ class Load:
             if self.content is not None:
                 self.content.close()
             if self._worker is not None:
-                self._session.unfinished.discard(self._worker)
+                self.session.unfinished.discard(self._worker)
 
     def _kill(self, reason: Failure) -> None:
         if self._worker is not None:

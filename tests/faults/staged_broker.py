@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from loader_service.broker import attach, loading, relay, worker, zygote, zygote_process
+from loader_service.broker import attach, load_gate, loading, relay, worker, zygote, zygote_process
 from model_loader_wire.v1 import attach_pb2
 from tests.faults.stops import Stops
 from tests.support import broker_variant
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 def stop_in_broker(stops: Stops) -> None:
     """Name the broker's stages, in the order of a load and of a relayed call."""
-    stops.around(loading, "read_header", after="the header is read")
+    stops.around(load_gate, "read_header", after="the header is read")
     stops.around(
         zygote.Zygote,
         "spawn",
