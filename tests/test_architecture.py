@@ -224,7 +224,11 @@ def test_no_package_imports_the_tests() -> None:
     ("module", "absent"),
     [
         ("model_loader", (*RUNTIMES, "loader_service", "flatbuffers", "click", "rich")),
-        ("loader_service.broker.daemon", (*RUNTIMES, "flatbuffers", "numpy")),
+        (
+            "loader_service.broker.daemon",
+            ("argparse", "asyncio", "logging", "loader_service.broker.daemon_command"),
+        ),
+        ("loader_service.broker.daemon_command", (*RUNTIMES, "flatbuffers", "numpy")),
         ("loader_service.worker.zygote", ("grpc", "google.protobuf", "asyncio", "psutil")),
     ],
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+
+try:
+    import signal
+except KeyboardInterrupt:
+    raise SystemExit(130) from None  # as `exits.py` has it, which is not imported yet
 
 
 def main() -> None:
@@ -15,10 +19,14 @@ def main() -> None:
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from .command_line import status_of
+    from .exits import Exit
 
-    if interruptible:
-        signal.signal(signal.SIGINT, handler)
-    status = int(status_of())
-    if interruptible:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, handler)
+        status = int(status_of())
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        status = Exit.INTERRUPTED
     sys.exit(status)

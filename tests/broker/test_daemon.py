@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 import pytest
 
-from loader_service.broker import daemon, daemon_flags
+from loader_service.broker import daemon_command, daemon_flags
 from loader_service.broker.settings import Settings
 from loader_service.writer import small
 from model_loader_wire.limits import DEFAULT_LIMITS, Limits
@@ -108,7 +108,7 @@ def test_help_names_each_limit_with_its_default() -> None:
 )
 def test_wrong_usage_is_status_2(flags: list[str], text: str) -> None:
     done = run(*flags)
-    assert done.returncode == daemon.EXIT_USAGE == 2
+    assert done.returncode == daemon_command.EXIT_USAGE == 2
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2  # and not a list of all flags
@@ -129,14 +129,14 @@ def test_check_config_tells_what_holds_or_every_mistake(tmp_path: Path) -> None:
     assert not (tmp_path / "not made").exists()
     file.write_text("[limits]\nthread = 3\nthreads = 0\n", encoding="utf-8")
     done = run(*flags)
-    assert (done.returncode, done.stdout) == (daemon.EXIT_USAGE, "")
+    assert (done.returncode, done.stdout) == (daemon_command.EXIT_USAGE, "")
     assert done.stderr.splitlines() == [
         f"model-loaderd: {file}:2: limits.thread: there is no such setting; did you mean "
         "'threads'?",
         f"model-loaderd: {file}:3: limits.threads: must be above zero, not 0",
     ]
     done = run(*flags, "--json")
-    assert done.returncode == daemon.EXIT_USAGE
+    assert done.returncode == daemon_command.EXIT_USAGE
     assert json.loads(done.stdout)["mistakes"][1] == {
         "source": str(file),
         "line": 3,
@@ -225,7 +225,7 @@ def test_a_limit_that_cannot_be_held_is_status_4(
         check=False,
         cwd=REPOSITORY,
     )
-    assert done.returncode == daemon.EXIT_REFUSED == 4
+    assert done.returncode == daemon_command.EXIT_REFUSED == 4
     assert "cpu_percent needs a writable cpu cgroup" in done.stderr
     assert done.stderr.count("see `model-loader doctor`") == 1
     assert "Traceback" not in done.stderr
@@ -262,7 +262,7 @@ def test_each_flag_is_in_force_and_a_second_daemon_is_status_3(short_folder: Pat
                 (output,) = exchange_over(channel, [ONE]).tensors
                 assert np.frombuffer(output, np.float32) == 2
                 done = run("--directory", str(path))
-                assert done.returncode == daemon.EXIT_TAKEN == 3
+                assert done.returncode == daemon_command.EXIT_TAKEN == 3
                 assert f"another service runs in {path}" in done.stderr
                 assert "Traceback" not in done.stderr
                 (output,) = exchange_over(channel, [ONE]).tensors
@@ -299,7 +299,7 @@ def test_users_whom_only_root_could_serve_are_in_the_log(
     for named in ("allowed_uids", "embedder_uids"):
         caplog.clear()
         settings = Settings(directory="", **{named: frozenset(allowed)})  # type: ignore[arg-type]
-        daemon.warn_of_distrust(settings)
+        daemon_command.warn_of_distrust(settings)
         assert ("clients trust the machine's service or their own only" in caplog.text) is told
 
 
@@ -342,7 +342,7 @@ def test_a_stale_directory_is_taken_over(short_folder: Path) -> None:
 
 def test_a_path_too_long_is_status_3_with_a_sentence(short_folder: Path) -> None:
     done = run("--directory", str(short_folder / ("x" * 100)))
-    assert done.returncode == daemon.EXIT_TAKEN
+    assert done.returncode == daemon_command.EXIT_TAKEN
     assert "no room for a socket's name: '/" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -1,0 +1,76 @@
+"""Ctrl-C while ``model-loaderd`` begins or has ended: it is gone at once, without a traceback."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.shared_models import REPOSITORY
+from tests.support.raw_client import HANG_SECONDS
+
+AT_AN_IMPORT = """
+import os, signal, sys
+class Finder:
+    left = int(sys.argv.pop())
+    def find_spec(self, name, *_):
+        self.left -= 1
+        if not self.left:
+            os.write(1, name.encode())
+            os.kill(os.getpid(), signal.SIGINT)
+from loader_service.broker.daemon import main
+sys.meta_path.insert(0, Finder())
+sys.stderr = sys.stdout  # what the zygote says when its broker is gone is not looked at
+sys.exit(main(sys.argv[1:]))
+"""
+"""The daemon, which interrupts itself at one of its imports, and names that."""
+AT_THE_END = """
+import atexit, os, signal, sys
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+from loader_service.broker.daemon import main
+from loader_service.broker.life import Life
+Life.ready = lambda self: self.over.set()
+sys.exit(main(sys.argv[1:]))
+"""
+"""The daemon, which ends when it is ready, and is interrupted after that."""
+
+
+def daemon(program: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a program that becomes the daemon to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+
+def interrupted_at(number: int, folder: Path) -> str:
+    """Interrupt the daemon at its import of that number; returns the name, and all that it said."""
+    done = daemon(AT_AN_IMPORT, "--directory", folder / str(number), number)
+    assert done.returncode == -signal.SIGINT
+    return done.stdout
+
+
+def test_ctrl_c_is_quiet_at_the_first_import(short_folder: Path) -> None:
+    assert interrupted_at(1, short_folder) == "loader_service.broker.daemon_command"
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_quiet_at_any_import(short_folder: Path) -> None:
+    said = [interrupted_at(number, short_folder) for number in range(2, 302, 20)]
+    assert all(re.fullmatch(r"[\w.]+", name) for name in said), said
+    assert len(set(said)) == len(said)
+    # The last of them come when the zygote is on its way.
+    assert any(name.startswith("grpc") for name in said), said
+
+
+def test_ctrl_c_is_quiet_when_the_service_has_ended(short_folder: Path) -> None:
+    done = daemon(AT_THE_END, "--directory", short_folder / "service", "--log-level", "error")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
