@@ -1,27 +1,21 @@
-"""The broker's handle of one worker process: its messages, its pings, its death."""
+"""The broker's handle of one worker: its messages, its pings, its channel."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from types import MappingProxyType
 
 from loader_service.broker import pings
+from loader_service.broker.child import Child
 from loader_service.broker.control import CLOSING_SECONDS, Control, Exchange
 from loader_service.broker.last_words import LastWords
-from loader_service.broker.meter import Meter, Usage
 from loader_service.broker.model_bytes import ModelBytes
-from loader_service.broker.mortal import Mortal
 from loader_service.broker.open_sockets import is_open
 from loader_service.broker.refusal import Refusal
-from loader_service.broker.verdict import MEMORY_LIMITS, Evidence, verdict
 from loader_service.sandbox.cgroup import Group
 from loader_service.worker.control import (
     FINISH_PAYLOAD,
@@ -36,8 +30,6 @@ from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure, printable
 from model_loader_wire.limits import Limits
 
-log = logging.getLogger("model_loader.worker")
-
 REPORTS_PER_PING = 16
 """Reports on devices that are taken between two pings; a true worker sends a few."""
 PARKED = Failure(Cause.CLOSED, "the model was parked")
@@ -50,8 +42,8 @@ LAST_WORD = {
 """What a worker says when it has nothing to do any more: after that it may end by itself."""
 
 
-class Worker(Mortal):
-    """A living or dead worker. Whatever it says is checked; why it ended is never its word."""
+class Worker(Child):
+    """A living or dead worker. Whatever it says is checked."""
 
     answers: frozenset[Message] = frozenset()
     """Messages that are about one of several models."""
@@ -81,10 +73,9 @@ class Worker(Mortal):
 
         Of a channel whose other end its client has already there is only that end's inode.
         """
-        super().__init__()
+        super().__init__(pid, last_words, group, limits, verdict_seconds)
         self.when_ended(Worker._let_go)
         self.when_ended(on_end)
-        self.pid = pid
         self.channel: socket.socket | None = None
         if isinstance(channel, int):
             self.channel_inode = channel
@@ -95,47 +86,20 @@ class Worker(Mortal):
         """The worker's own end of its channel, where that may outlive it: see ``parkable``."""
         self.has_parked = False
         """Whether it has ended because it was asked to make room."""
-        self._last_word: set[Message] = set()
-        self._said_last_word = False
-        self.group = group
-        self.limits = limits
         self.layers: tuple[str, ...] = ()
         self.missing: dict[str, str] = {}
-        self.cpu_seconds = 0.0
-        """Processor time of its whole life by the kernel's count, once it is dead."""
         self.serving = False
         """Whether it answers pings: not yet while it receives and loads its model."""
-        self._loop = asyncio.get_running_loop()
         self._control = Control(control, self)
-        self._last_words = last_words
-        self._verdict_seconds = verdict_seconds
-        self._reports_left = REPORTS_PER_PING
-        self._killed_for: Failure | None = None
         self._pings = pings.Pings()
-        self._meter = Meter(pid)
-        self._pidfd = os.pidfd_open(pid)
-        self._loop.add_reader(self._pidfd, self._exited)
+        self._reports_left = REPORTS_PER_PING
+        self._last_word: set[Message] = set()
+        self._said_last_word = False
 
     @property
     def calls(self) -> int:
         """Computations that the worker reports; its own word."""
         return self._pings.calls
-
-    async def verdict(self) -> Failure:
-        """Wait until a dying process is dead, and say why; one that does not die is given up."""
-        lost = await self.wait(self._verdict_seconds)
-        if lost is None:
-            log.error("worker %d does not end", self.pid)
-            lost = self._killed_for or Failure(Cause.INTERNAL, "the worker does not end")
-        return replace(lost, model_lost=True)
-
-    def kill(self, reason: Failure) -> None:
-        """End the process; the first reason stays on record."""
-        if self.lost is not None:
-            return
-        if self._killed_for is None:
-            self._killed_for = reason
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def finish(self, reason: Failure) -> None:
         """Let it end by itself once it computes nothing; one that has no model yet ends at once.
@@ -207,10 +171,6 @@ class Worker(Mortal):
         self.devices = devices
         self.answers |= {Message.DELEGATION}
 
-    def hide_last_words(self) -> None:
-        """Let the log only have what it says in the end: that may name its devices."""
-        self._last_words.hide()
-
     def exchanges(self, exchange: Exchange) -> None:
         """Let the worker ask for things while it loads its model."""
         self._control.exchange = exchange
@@ -247,20 +207,6 @@ class Worker(Mortal):
             message = f"the computation took longer than compute_seconds = {seconds:g}"
             self.kill(Failure(Cause.TIMEOUT, message, "compute_seconds", silent, seconds))
 
-    def hold_memory(self) -> None:
-        """End the worker if it has more memory of its own than it may; for hosts without cgroups.
-
-        Like RLIMIT_DATA, which stops most before, it counts from what the zygote already had.
-        """
-        used, maximum = self._meter.own_bytes(), self.limits.memory_bytes or 0
-        if used > maximum:
-            message = f"the worker needed more memory than memory_bytes = {maximum} allow"
-            self.kill(Failure(Cause.OUT_OF_MEMORY, message, "memory_bytes", used, maximum))
-
-    def usage(self) -> Usage:
-        """Return what the worker uses now; zeros once it is dead."""
-        return self._meter.usage(self.group)
-
     def drop_channel(self) -> None:
         """Close the broker's copy of the client's end; after that, only the client holds it."""
         if self.channel is not None:
@@ -273,45 +219,10 @@ class Worker(Mortal):
             self.kept_end.close()
             self.kept_end = None
 
-    def _exited(self) -> None:
-        """Judge once all is read that the process said before it ended."""
-        self._loop.remove_reader(self._pidfd)
+    def _hear_out(self, judge: Callable[[], None]) -> None:
         # If somebody else holds its end of the control socket, that does not end with it.
-        self._loop.call_later(CLOSING_SECONDS, self._judge)
-        self._control.when_read(self._judge)
-
-    def _judge(self) -> None:
-        """Reap the process, and say why it ended; at the first call."""
-        if self.lost is not None:
-            return
-        try:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            self.over(Failure(Cause.INTERNAL, "nobody saw how the worker ended", model_lost=True))
-            return
-        if pid != 0:
-            self.cpu_seconds = usage.ru_utime + usage.ru_stime
-            self.over(verdict(self._evidence(status)))
-
-    def _evidence(self, status: int) -> Evidence:
-        level, memory = len(MEMORY_LIMITS) - 1, self.limits.memory_bytes
-        try:
-            oom_kills = self.group.oom_kills() if self.group else 0
-            if self.group and oom_kills:
-                level, memory = self.group.memory_hit()
-        except (OSError, ValueError):
-            oom_kills = 0
-        return Evidence(
-            wait_status=status,
-            cpu_seconds=self.cpu_seconds,
-            oom_kills=oom_kills,
-            memory_bytes=memory or 0,
-            memory_level=level,
-            cpu_limit_seconds=self.limits.cpu_seconds,
-            killed_for=self._killed_for,
-            may_end=status == 0 and self._may_end(),
-            last_words=self._last_words.text(),
-        )
+        self._loop.call_later(CLOSING_SECONDS, judge)
+        self._control.when_read(judge)
 
     def _may_end(self) -> bool:
         """Whether it had nothing left to do: its client has gone, or it has said its last.
@@ -323,9 +234,7 @@ class Worker(Mortal):
         return not is_open(self.channel_inode)
 
     def _let_go(self) -> None:
-        """Close what belonged to the process, before anybody is told of its death."""
-        os.close(self._pidfd)
-        self._last_words.close()
+        """Close what joined the broker with it, before anybody is told of its death."""
         self.drop_channel()
         self.drop_kept_end()
         self._control.stop_reading()
