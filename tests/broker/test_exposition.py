@@ -164,7 +164,9 @@ def test_who_does_not_read_the_answer_is_counted_until_cut_off(
         slow = [await asyncio.open_unix_connection(path) for _ in range(2)]
         for reader, writer in slow:
             writer.write(GET)
-            said = await reader.readline()
+            said = b""
+            with suppress(ConnectionError):
+                said = await reader.readline()
             if seconds == 600.0:  # else the time may be over before the request has come
                 assert said == b"HTTP/1.1 200 OK\r\n"
         if seconds == 600.0:
