@@ -13,14 +13,12 @@ from grpc_health.v1 import health_pb2_grpc
 
 from loader_service.broker import event_log
 from loader_service.broker.attach import AttachServer
-from loader_service.broker.calls import Calls, Passing
-from loader_service.broker.decoding import Decoding
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
 from loader_service.broker.draining import LOOK_SECONDS, Draining
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import ServiceEnding, ServiceReady
-from loader_service.broker.groups import Owner
+from loader_service.broker.grpc_servers import GrpcServers
 from loader_service.broker.health import Health
 from loader_service.broker.limiting import Limiting
 from loader_service.broker.living import Living
@@ -31,33 +29,22 @@ from loader_service.broker.principals import Principals
 from loader_service.broker.reloading import Reloading
 from loader_service.broker.servicer import VERSION, Servicer
 from loader_service.broker.sessions import Session, Sessions
-from loader_service.broker.settings import Settings, clients_of
+from loader_service.broker.settings import Settings
 from loader_service.broker.steering import Steering
 from loader_service.broker.supervisor import Supervisor
 from loader_service.broker.telling import tell_of
 from loader_service.broker.verification import Verification
 from loader_service.broker.zygote import Zygote
 from loader_service.sandbox.cgroup import Tree
-from model_loader_wire.limits import Limits
 from model_loader_wire.v1 import attach_pb2 as attach
 from model_loader_wire.v1 import model_loader_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
     from loader_service.broker.administration import Administration
     from loader_service.broker.measuring import Measuring
-    from loader_service.broker.network_port import Collected, NetworkPort
+    from loader_service.broker.network_port import Collected
 
 log = logging.getLogger("model_loader.broker")
-
-MESSAGE_SLACK = 1 << 20
-"""Bytes that a message may have beyond its tensors."""
-METADATA_BYTES = 16 << 10
-"""Most of the metadata of one call."""
-PING_INTERVAL_MILLISECONDS = 10_000
-PING_STRIKES = 2
-"""Pings that come sooner than that and are borne with."""
-SOCKET = "grpc.sock"
-GRACE_SECONDS = 0.5
 
 
 class Broker:
@@ -97,17 +84,16 @@ class Broker:
         self._named = NamedModels(settings, verification.verify)
         self.reloading = Reloading(principals, self._supervisor, self._events)
         self._in_flight = InFlight(principals)
-        self._passing = Passing(settings, principals)
-        self._servers: dict[int, tuple[grpc.aio.Server, Servicer]] = {}
-        self._opening = asyncio.Lock()
-        self._port: NetworkPort | None = None
+        self._servers = GrpcServers(
+            settings, directory, principals, self._descriptors, self._events, self._add_methods
+        )
         self._attach: AttachServer | None = None
         self._accepting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Become ready: workers can be made and clients attach. Raises Refusal or OSError."""
         # Its own user's server gets ready while the zygote warms up.
-        await self._server(os.geteuid())
+        await self._servers.of(os.geteuid())
         await self._supervisor.start()
         await self._let_it_be_watched()
         self._attach = AttachServer(
@@ -121,7 +107,7 @@ class Broker:
             self._events,
         )
         self._accepting = asyncio.create_task(self._attach.serve())
-        await self._let_the_network_in()
+        await self._servers.open_port()
         self._named.start()
         self._loading.begin()
         log.info(
@@ -215,48 +201,17 @@ class Broker:
             await self._loading.stop()
             self._supervisor.readiness.set(False)
             self._sessions.service_ends()
-            servers: list[grpc.aio.Server | NetworkPort]
-            servers = [server for server, _ in self._servers.values()]
-            if self._port is not None:
-                servers.append(self._port)
-            await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in servers))
-            self._passing.stop()
+            await self._servers.stop()
             self._loading.parking.end_parked()
             await self._supervisor.stop()
         finally:
             self._directory.remove()
 
     async def _welcome(self, session: Session) -> attach.Welcome:
-        path, servicer = await self._server(session.principal)
+        path, servicer = await self._servers.of(session.principal)
         return attach.Welcome(session=servicer.opened(session), grpc_path=path)
 
-    async def _server(self, principal: int) -> tuple[str, Servicer]:
-        """Return the principal's own gRPC socket, started at its first use."""
-        path = str(self._directory.room_path(principal) / SOCKET)
-        async with self._opening:
-            if principal not in self._servers:
-                self._directory.make_room(principal)
-                limits = self._principals.policy_for(Owner(principal, "")).limits
-                connections = self._descriptors.grpc_connections
-                server = grpc.aio.server(
-                    options=grpc_options(self._settings, limits, connections),
-                    interceptors=self._interceptors(principal),
-                    # More than Calls lets through, so that a call over its limit is told so.
-                    maximum_concurrent_rpcs=2 * self._settings.calls_at_a_time,
-                )
-                servicer = self._serve(principal, server)
-                server.add_insecure_port(f"unix:{path}")
-                await server.start()
-                self._directory.give_room(principal, SOCKET)
-                self._servers[principal] = (server, servicer)
-        return path, self._servers[principal][1]
-
-    def _interceptors(self, principal: int) -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
-        """Make what stands before a principal's methods."""
-        calls = Calls(principal, self._settings, self._principals, self._passing, self._events)
-        return [calls, Decoding()]
-
-    def _serve(self, principal: int, server: grpc.aio.Server | Collected) -> Servicer:
+    def _add_methods(self, principal: int, server: grpc.aio.Server | Collected) -> Servicer:
         """Add a principal's methods to a server."""
         servicer = Servicer(
             principal,
@@ -272,51 +227,3 @@ class Broker:
         health = Health(principal, self._sessions, self._supervisor.readiness)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         return servicer
-
-    async def _let_the_network_in(self) -> None:
-        """Open the TCP port, if the settings say so; raises OSError."""
-        settings = self._settings
-        if settings.tcp.listen is None:
-            return
-        from loader_service.broker.network_port import Collected, NetworkPort
-
-        def methods_of(
-            principal: int,
-        ) -> tuple[Collected, list[grpc.aio.ServerInterceptor]]:  # type: ignore[type-arg]
-            collected = Collected()
-            self._serve(principal, collected)
-            return collected, self._interceptors(principal)
-
-        # gRPC knows a message's length before anybody knows whose it is; the method looks again.
-        largest = max(
-            (policy.limits for policy in settings.policies if clients_of(policy)),
-            key=lambda limits: limits.tensor_bytes or 0,
-            default=settings.limits,
-        )
-        options = grpc_options(settings, largest, settings.tcp.connections)
-        self._port = NetworkPort(settings.tcp, self._principals, self._events, methods_of, options)
-        await self._port.start()
-
-
-def grpc_options(settings: Settings, limits: Limits, connections: int) -> list[tuple[str, int]]:
-    """Return what gRPC itself must bound on one socket, before any code of the broker's runs.
-
-    The names are those of grpc/impl/channel_arg_names.h.
-    """
-    return [
-        ("grpc.max_receive_message_length", _capped(limits.tensor_bytes)),
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-        ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.max_concurrent_streams", 2 * settings.calls_at_a_time),
-        ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
-        # A client may ping; one that pings and does nothing else is cut off.
-        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MILLISECONDS),
-        ("grpc.http2.max_ping_strikes", PING_STRIKES),
-        ("grpc.so_reuseport", 0),
-    ]
-
-
-def _capped(tensor_bytes: int | None) -> int:
-    """A message's length in gRPC's terms, which has 32 bits for it."""
-    return min((tensor_bytes or 0) + MESSAGE_SLACK, 2**31 - 1)
