@@ -10,10 +10,10 @@ import errno
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from loader_service.sandbox.cgroup_values import PERIOD_MICROSECONDS, counter, quota_of
+
 VERSION = 1
 
-PERIOD_MICROSECONDS = 100_000
-SMALLEST_QUOTA_MICROSECONDS = 1_000
 NO_LIMIT = 1 << 62
 """Memory without a limit has one near the largest number, rounded to pages."""
 CHARGED_AT_ONCE = 256 << 10
@@ -44,7 +44,7 @@ def set_memory(directory: Path, size: int) -> None:
 def set_cpu(directory: Path, percent: float) -> None:
     """Cap processor time at `percent` of one processor."""
     (directory / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
-    quota = max(int(PERIOD_MICROSECONDS * percent / 100), SMALLEST_QUOTA_MICROSECONDS)
+    quota = quota_of(percent)
     file = directory / "cpu.cfs_quota_us"
     try:
         file.write_text(str(quota))
@@ -57,7 +57,7 @@ def set_cpu(directory: Path, percent: float) -> None:
 
 def memory_limit_of(directory: Path) -> int | None:
     """The tightest limit in bytes of this cgroup and those above; `None` without one."""
-    limit = _counter(directory / "memory.stat", "hierarchical_memory_limit")
+    limit = counter(directory / "memory.stat", "hierarchical_memory_limit")
     return limit if 0 < limit < NO_LIMIT else None
 
 
@@ -73,7 +73,7 @@ def memory_peak(directory: Path) -> int | None:
 
 def oom_kills(directory: Path) -> int:
     """Processes of this cgroup that were killed at a memory limit, its own or one above."""
-    return _counter(directory / "memory.oom_control", "oom_kill")
+    return counter(directory / "memory.oom_control", "oom_kill")
 
 
 def memory_hit(directory: Path) -> bool:
@@ -90,17 +90,9 @@ def cpu_seconds(directory: Path) -> float:
 
 def throttled_periods(directory: Path) -> int:
     """How often the processor share ran out within a period."""
-    return _counter(directory / "cpu.stat", "nr_throttled")
+    return counter(directory / "cpu.stat", "nr_throttled")
 
 
 def _write_all(files: Iterable[Path], size: int) -> None:
     for file in files:
         file.write_text(str(size))
-
-
-def _counter(file: Path, name: str) -> int:
-    for line in file.read_text().splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return 0

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-VERSION = 2
+from loader_service.sandbox.cgroup_values import PERIOD_MICROSECONDS, counter, quota_of
 
-PERIOD_MICROSECONDS = 100_000
-SMALLEST_QUOTA_MICROSECONDS = 1_000
+VERSION = 2
 
 
 def available(directory: Path) -> frozenset[str]:
@@ -42,8 +41,7 @@ def set_memory(directory: Path, size: int) -> None:
 
 def set_cpu(directory: Path, percent: float) -> None:
     """Cap processor time at `percent` of one processor."""
-    quota = max(int(PERIOD_MICROSECONDS * percent / 100), SMALLEST_QUOTA_MICROSECONDS)
-    (directory / "cpu.max").write_text(f"{quota} {PERIOD_MICROSECONDS}")
+    (directory / "cpu.max").write_text(f"{quota_of(percent)} {PERIOD_MICROSECONDS}")
 
 
 def memory_limit_of(directory: Path) -> int | None:
@@ -69,28 +67,20 @@ def memory_peak(directory: Path) -> int | None:
 
 def oom_kills(directory: Path) -> int:
     """Processes of this cgroup that were killed at a memory limit, its own or one above."""
-    return _counter(directory / "memory.events", "oom_kill")
+    return counter(directory / "memory.events", "oom_kill")
 
 
 def memory_hit(directory: Path) -> bool:
     """Whether memory ran out at this cgroup's own limit; never known before Linux 5.2."""
     file = directory / "memory.events.local"
-    return file.exists() and _counter(file, "oom") > 0
+    return file.exists() and counter(file, "oom") > 0
 
 
 def cpu_seconds(directory: Path) -> float:
     """Processor time used so far, by everything below too."""
-    return _counter(directory / "cpu.stat", "usage_usec") / 1e6
+    return counter(directory / "cpu.stat", "usage_usec") / 1e6
 
 
 def throttled_periods(directory: Path) -> int:
     """How often the processor share ran out within a period."""
-    return _counter(directory / "cpu.stat", "nr_throttled")
-
-
-def _counter(file: Path, name: str) -> int:
-    for line in file.read_text().splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return 0
+    return counter(directory / "cpu.stat", "nr_throttled")
