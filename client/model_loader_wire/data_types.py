@@ -37,14 +37,6 @@ class DataType(IntEnum):
         """Bytes per element; None for ``UNKNOWN`` and ``STRING``, which have no one size."""
         return _ELEMENT_SIZES.get(self)
 
-    @classmethod
-    def from_api_name(cls, name: str) -> DataType:
-        """Return the type of that name; raises ValueError for a name outside the list."""
-        try:
-            return cls[name.upper()]
-        except KeyError:
-            raise ValueError(f"no data type is called {name!r}") from None
-
 
 _ELEMENT_SIZES = {
     DataType.INT64: 8,

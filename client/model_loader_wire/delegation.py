@@ -7,7 +7,7 @@ whether it is true; it decides nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from model_loader_wire.causes import printable
 
@@ -85,12 +85,6 @@ class Delegation:
         used = dict.fromkeys(types.get(item.device, "cpu") for item in self.partitions)
         partitions = tuple(PartitionFacts(name, 0, {}) for name in used)
         return Delegation(0, partitions, coarse=True)
-
-    def with_step(self, step: str) -> Delegation:
-        """Add a step; beyond ``STEPS`` none are kept."""
-        if len(self.steps) >= STEPS:
-            return self
-        return replace(self, steps=(*self.steps, cut(step)))
 
     def to_values(self) -> dict[str, object]:
         """Return the report as JSON-able values."""

@@ -92,14 +92,6 @@ class Group:
                     break
         return hit, self._tree.limits_of(levels[hit]).memory_bytes
 
-    def pids_refused(self) -> int:
-        """How often a new thread or process was refused at a limit; 0 without one."""
-        directory = self._of("pids")
-        if directory is None:
-            return 0
-        name, _, count = (directory / "pids.events").read_text().partition(" ")
-        return int(count.split()[0]) if name == "max" else 0
-
     def cpu_seconds(self) -> float | None:
         """Processor time used so far in seconds; `None` where it is not counted."""
         directory = self._of("cpuacct" if self._tree.version == 1 else "cpu")

@@ -27,7 +27,7 @@ FILES = {
         "memory.peak": "8192\n",
         "memory.events": "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n",
     },
-    "pids": {"pids.max": "max\n", "pids.events": "max 5\n"},
+    "pids": {"pids.max": "max\n"},
     "cpu": {"cpu.max": "max 100000\n"},
 }
 
@@ -138,7 +138,6 @@ def test_counters_are_read(kernel: Kernel) -> None:
     events = tree.roots["memory"] / "user-1" / "memory.events.local"
     events.write_text("max 7\noom 1\noom_kill 0\n")
     assert group.memory_hit() == (1, None)
-    assert group.pids_refused() == 5
     assert group.cpu_seconds() == 1.5
     assert group.throttled_periods() == 4
     (tree.roots["memory"] / group.path / "memory.peak").unlink()

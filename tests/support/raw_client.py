@@ -284,7 +284,7 @@ def load_parts(
 
 def data_type_of(array: np.ndarray[Any, Any]) -> DataType:
     """The contract's data type of an array."""
-    return DataType.from_api_name(array.dtype.name)
+    return DataType[array.dtype.name.upper()]
 
 
 def message_of(array: np.ndarray[Any, Any]) -> pb.Tensor:

@@ -79,11 +79,3 @@ def test_the_web_is_told_types_only() -> None:
     for secret in ("npu", "xnnpack", "3.1", "29", "CONV_2D", "RELU", "operators: 6", "0.25"):
         assert secret not in told.replace('"operators": {}', "")
     assert delegation_from_values(json.loads(told)) == coarse
-
-
-def test_no_more_steps_are_kept_than_a_report_takes() -> None:
-    report = REPORT
-    for number in range(2 * STEPS):
-        report = report.with_step(f"step {number}\n" + "x" * 1000)
-    assert len(report.steps) == STEPS
-    assert delegation_from_values(report.to_values()) == report
