@@ -169,10 +169,12 @@ class Births:
             elif kind.keeps_channel:
                 kept_end = pairs[0][1].dup()
                 undo.callback(kept_end.close)
+            settings = self._settings
             pid = await zygote.spawn(
                 _order(kind, uid),
                 (words_writing, theirs.fileno(), *(end.fileno() for end in theirs_of_channels)),
-                self._settings.spawn_seconds,
+                # One that is executed afresh gets warm as a zygote does.
+                settings.start_seconds if kind.grants.afresh else settings.spawn_seconds,
             )
             # The copies here must go at once, or the death of the worker would end nothing.
             given.close()

@@ -1,7 +1,9 @@
 """Which devices fail their self-test: tried in a process that may die, before any worker has them.
 
 The process is the one of `loader_service.devices.self_test`. The broker believes what it says, as
-it believes a zygote: both run the operator's libraries, and no model.
+it believes a zygote: both run the operator's libraries, and no model. A device that was seen to
+start threads when it is loaded needs workers that are executed afresh: whether this host lets one
+be made is tried, too.
 """
 
 from __future__ import annotations
@@ -9,28 +11,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import subprocess
-import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from loader_service.broker.device_policy import DeviceOrder
-from loader_service.broker.refusal import refuse
+from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
-from loader_service.broker.zygote_process import ENVIRONMENT
 from loader_service.devices.catalogue import ALWAYS, Enabled, enabled_devices
+from loader_service.worker.fresh_python import bootstrap, command, environment
 from model_loader_wire.causes import Cause, printable
 
 log = logging.getLogger("model_loader.devices")
 
-SELF_TEST = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from loader_service.devices.self_test import main
-sys.exit(main(sys.argv[2:]))
-"""
-TEST_SECONDS = 10
+SELF_TEST = bootstrap("loader_service.devices.self_test")
+TEST_SECONDS = 20
 """For each of the two tests of a device."""
 STRUCTURES = "abi"
 """What the self-test calls the interpreter's structures, on which every device relies."""
@@ -40,11 +36,15 @@ REASON_LENGTH = 500
 class DeviceChecks:
     """The self-tests of a service's devices: each device's is run once, and its outcome kept."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is run before `begin` or `checked`."""
+    def __init__(self, settings: Settings, rehearse: Callable[[Enabled], Awaitable[None]]) -> None:
+        """Nothing is run before `begin` or `checked`.
+
+        `rehearse` makes a worker with a device, and raises Refusal if that cannot be done.
+        """
         self._settings = settings
+        self._rehearse = rehearse
         self._running: subprocess.Popen[bytes] | None = None
-        self._tests: dict[Enabled, asyncio.Task[str]] = {}
+        self._tests: dict[Enabled, asyncio.Task[Enabled]] = {}
         self._turn = asyncio.Lock()
 
     def begin(self) -> None:
@@ -55,7 +55,7 @@ class DeviceChecks:
                 self._test_of(device)
 
     async def checked(self, order: DeviceOrder | None) -> DeviceOrder | None:
-        """Return an order in which the devices that failed are marked as disabled.
+        """Return an order with what was found of its devices; those that failed are disabled in it.
 
         Raises Refusal if the caller has named one of those.
         """
@@ -63,10 +63,10 @@ class DeviceChecks:
             return None
         devices = []
         for device in order.enabled:
-            reason = ""
+            tested = device
             if device.name not in ALWAYS:
-                reason = await asyncio.shield(self._test_of(device))
-            devices.append(replace(device, disabled=reason) if reason else device)
+                tested = await asyncio.shield(self._test_of(device))
+            devices.append(tested)
         if order.options.accelerator_name is not None and devices[0].disabled:
             raise refuse(
                 Cause.UNSUPPORTED,
@@ -82,56 +82,67 @@ class DeviceChecks:
             kill(self._running)
         await asyncio.gather(*self._tests.values(), return_exceptions=True)
 
-    def _test_of(self, device: Enabled) -> asyncio.Task[str]:
+    def _test_of(self, device: Enabled) -> asyncio.Task[Enabled]:
         if device not in self._tests:
             self._tests[device] = asyncio.create_task(self._test(device))
         return self._tests[device]
 
-    async def _test(self, device: Enabled) -> str:
-        """Test one device; returns why it is disabled, or ``""``."""
+    async def _test(self, device: Enabled) -> Enabled:
+        """Test one device; returns it with what was found."""
         async with self._turn:
             # Started here, and not in the thread that waits: the process ends with its starter.
             try:
                 self._running = start_self_test(self._settings.runtime, device, TEST_SECONDS)
             except OSError as error:
-                reason = f"its self-test cannot be started: {error}"
+                found = replace(device, disabled=f"its self-test cannot be started: {error}")
             else:
-                reason = await asyncio.to_thread(outcome, self._running, device, 4 * TEST_SECONDS)
+                found = await asyncio.to_thread(outcome, self._running, device, 4 * TEST_SECONDS)
                 self._running = None
-        if reason:
-            log.warning("the device %s is disabled: %s", device.name, reason)
-        return reason
+        if found.afresh and not found.disabled:
+            try:
+                await self._rehearse(found)
+            except Refusal as refusal:
+                message = printable(refusal.failure.message, REASON_LENGTH)
+                found = replace(found, disabled=f"no worker can be made for it: {message}")
+        if found.disabled:
+            log.warning("the device %s is disabled: %s", device.name, found.disabled)
+        return found
 
 
 def start_self_test(runtime: str, device: Enabled, seconds: float) -> subprocess.Popen[bytes]:
     """Start the self-test of a device, each part of which may take so many seconds."""
-    path = json.dumps([entry for entry in sys.path if entry])
     fields = json.dumps([device.to_fields()])
-    library_path = os.environ.get("LD_LIBRARY_PATH")
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", SELF_TEST, path, runtime, fields, str(seconds)],
+        command(SELF_TEST, runtime, fields, str(seconds)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT | ({"LD_LIBRARY_PATH": library_path} if library_path else {}),
+        env=environment(),
         cwd="/",
     )
 
 
-def outcome(process: subprocess.Popen[bytes], device: Enabled, seconds: float) -> str:
-    """Wait for a self-test; returns why the device failed it, or ``""``."""
+def outcome(process: subprocess.Popen[bytes], device: Enabled, seconds: float) -> Enabled:
+    """Wait for a self-test; returns the device with what was found of it."""
     try:
         said, _ = process.communicate(timeout=seconds)
-        reasons = json.loads(said)
+        tests = json.loads(said)
     except subprocess.TimeoutExpired:
-        return "its self-test does not end"
+        return replace(device, disabled="its self-test does not end")
     except ValueError:
-        return "its self-test ended without a word"
+        return replace(device, disabled="its self-test ended without a word")
     finally:
         kill(process)
-    if reason := reasons.get(STRUCTURES):
-        return printable(f"the runtime is not as devices need it: {reason}", REASON_LENGTH)
-    return printable(reasons.get(device.name, ""), REASON_LENGTH)
+    if reason := tests[STRUCTURES]["disabled"]:
+        reason = f"the runtime is not as devices need it: {reason}"
+        return replace(device, disabled=printable(reason, REASON_LENGTH))
+    found = tests[device.name]
+    return replace(
+        device,
+        disabled=printable(found["disabled"], REASON_LENGTH),
+        threads=found["threads_run"],
+        afresh=found["threads_loaded"] > 0,
+    )
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

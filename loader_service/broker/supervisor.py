@@ -34,9 +34,11 @@ from loader_service.broker.spares import Spares, end_unwanted
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Warm, Zygote, ZygoteGone
 from loader_service.broker.zygotes import BROKEN, Zygotes
+from loader_service.devices.catalogue import Enabled
 from loader_service.sandbox import cgroup
 from loader_service.worker.orders import Go, Task
 from model_loader_wire.causes import Cause, Failure
+from model_loader_wire.device_options import DeviceOptions
 from model_loader_wire.limits import Limits
 
 HELD_BY_RLIMIT = "rlimit-data"
@@ -104,9 +106,13 @@ class Supervisor:
         self._watching = asyncio.create_task(self._watch())
         self.readiness.set(True)
 
-    async def _rehearse(self) -> Worker:
+    async def rehearse_with(self, device: Enabled) -> None:
+        """Try whether a worker with a device can be made; raises Refusal."""
+        await self._rehearse(DeviceOrder((device,), DeviceOptions(), "auto", coarse=False))
+
+    async def _rehearse(self, devices: DeviceOrder | None = None) -> Worker:
         owner = Owner(os.geteuid(), "rehearsal")
-        worker = await self.spawn(owner, self._settings.limits, Task.REHEARSE, 1, 0)
+        worker = await self.spawn(owner, self._settings.limits, Task.REHEARSE, 1, 0, devices)
         ending = await worker.verdict()
         if ending.cause is not Cause.CLOSED:
             # Locked down, but on its way out it did what the sandbox forbids here.

@@ -33,6 +33,10 @@ ALWAYS = (REFERENCE, XNNPACK)
 MOST_OPTIONS = 256
 """What TFLite's own loader of external delegates passes on at most."""
 
+MORE_TASKS = 8
+"""Tasks for a device beside twice the threads that it was seen to have: a model may have it start
+more than the one of its self-test did."""
+
 MOST_NODES = 16
 DEVICE_DIRECTORY = "/dev/"
 
@@ -57,6 +61,10 @@ class Enabled:
     """Device nodes that its workers may open, by absolute paths."""
     disabled: str = ""
     """Why it is not used although it is enabled: what its self-test found."""
+    threads: int = 0
+    """How many threads of its own it had at the end of its self-test."""
+    afresh: bool = False
+    """Whether it had some as soon as it was loaded."""
 
     @property
     def kind(self) -> str:
@@ -72,7 +80,8 @@ class Enabled:
         """Read what `to_fields` wrote."""
         options = tuple((str(key), str(value)) for key, value in fields["options"])
         nodes = tuple(map(str, fields["nodes"]))
-        return cls(fields["name"], fields["library"], options, nodes, fields["disabled"])
+        found = (fields["disabled"], fields["threads"], fields["afresh"])
+        return cls(fields["name"], fields["library"], options, nodes, *found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,7 @@ def openvino_grants(enabled: Enabled) -> Grants:
         system_calls=(EXECUTABLE_MEMORY, OWN_FILE, NUMA_IS_REFUSED),
         file="partition.tflite",
         empty_files=_reader_of_compiled(found.submodule_search_locations or ()),
-        tasks=8 + 2 * (os.cpu_count() or 1),
+        tasks=MORE_TASKS + 2 * (os.cpu_count() or 1),
     )
 
 
@@ -219,7 +228,10 @@ def grants_of(enabled: Enabled) -> Grants:
     """
     if enabled.disabled:
         raise DeviceMissing(f"it is disabled: {enabled.disabled}")
-    return KINDS[enabled.kind].grants(enabled)
+    grants = KINDS[enabled.kind].grants(enabled)
+    if not enabled.threads:
+        return grants
+    return grants | Grants(tasks=MORE_TASKS + 2 * enabled.threads, afresh=enabled.afresh)
 
 
 def grants_together(devices: Iterable[Enabled]) -> Grants:

@@ -1,7 +1,8 @@
 """Tries out, in processes that may die, what devices rely on: the service's start asks for it.
 
-``main`` forks a child for the C structures, and one for each library; what a child says, or how it
-died, is the reason why those devices are left out. One that says nothing bad is in order.
+``main`` forks a child for the C structures, and one for each device; what a child says, or how it
+died, is the reason why those devices are left out. One that says nothing bad is in order; it also
+says how many threads its device has started.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from loader_service.devices import tflite_abi as abi
 from loader_service.devices.bridge import apply
-from loader_service.devices.catalogue import EXTERNAL, Enabled
+from loader_service.devices.catalogue import EXTERNAL, KINDS, Enabled
 from loader_service.devices.delegate import PREPARE_DELEGATE, Context, Delegate
 from loader_service.devices.device import Array, Compilation, Device
-from loader_service.devices.external import open_devices
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.partition import partition_of
 from loader_service.devices.partitioner import independent_subsets
@@ -54,11 +55,30 @@ class Wrong(Exception):
     """Something is not as it must be."""
 
 
+class Threads(NamedTuple):
+    """The threads that a device has started beside the one that tests it."""
+
+    loaded: int
+    """As soon as it was loaded."""
+    run: int
+    """When it had run."""
+
+
+class Found(NamedTuple):
+    """What a test has found."""
+
+    disabled: str = ""
+    """Why the device, or every device, cannot be used."""
+    threads_loaded: int = 0
+    threads_run: int = 0
+    """See `Threads`."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Test the runtime ``arguments[0]`` and the devices of the JSON list ``arguments[1]``.
 
     ``arguments[2]`` is how many seconds each test may take. Writes one line to stdout: a JSON
-    object with the reason for each that failed.
+    object with what was found of each; see `Found`.
     """
     process.set_parent_death_signal()
     # Libraries may print what they like: the answer goes where standard output was.
@@ -69,17 +89,17 @@ def main(arguments: Sequence[str]) -> int:
     library = runtime.library
     devices = [Enabled.from_fields(fields) for fields in json.loads(arguments[1])]
     seconds = float(arguments[2])
-    reasons = {ABI: in_a_child(partial(check_structures, library), seconds)}
+    found = {ABI: in_a_child(partial(check_structures, library), seconds)}
     for enabled in devices:
-        if enabled.kind == EXTERNAL and not reasons[ABI]:
-            reasons[enabled.name] = in_a_child(partial(check_library, enabled, library), seconds)
+        if not found[ABI].disabled:
+            found[enabled.name] = in_a_child(partial(check_device, enabled, library), seconds)
     with os.fdopen(answer, "w") as file:
-        file.write(json.dumps({name: reason for name, reason in reasons.items() if reason}) + "\n")
+        file.write(json.dumps({name: item._asdict() for name, item in found.items()}) + "\n")
     return 0
 
 
-def in_a_child(test: Callable[[], None], seconds: float) -> str:
-    """Run a test in a process of its own; returns why it failed, or ``""``."""
+def in_a_child(test: Callable[[], Threads | None], seconds: float) -> Found:
+    """Run a test in a process of its own; returns what it found, or why it failed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -101,12 +121,13 @@ def in_a_child(test: Callable[[], None], seconds: float) -> str:
     os.close(reading)
     _, status = os.waitpid(child, 0)
     if late:
-        return f"its test was not over after {seconds:g} s"
+        return Found(f"its test was not over after {seconds:g} s")
     if os.WIFSIGNALED(status):
-        return f"its test ended by {signal.Signals(os.WTERMSIG(status)).name}"
+        return Found(f"its test ended by {signal.Signals(os.WTERMSIG(status)).name}")
     if status:
-        return said.decode(errors="replace")[:REASON_LENGTH] or "its test ended without a word"
-    return ""
+        reason = said.decode(errors="replace")[:REASON_LENGTH]
+        return Found(reason or "its test ended without a word")
+    return Found("", *json.loads(said))
 
 
 def check_structures(library: Library) -> None:
@@ -135,16 +156,26 @@ def check_structures(library: Library) -> None:
         raise Wrong(f"a kernel of ours ran {delegate.runs} times, and not once")
 
 
-def check_library(enabled: Enabled, library: Library) -> None:
-    """Load a library, ask it about the warm-up model, and run what it takes.
+def check_device(enabled: Enabled, library: Library) -> Threads:
+    """Load a device, and see what threads it starts; a library is asked and run, too.
 
     Raises Wrong, or whatever goes wrong by itself.
     """
-    (device,) = open_devices(enabled, library)
+    devices = import_module(KINDS[enabled.kind].module).open_devices(enabled, library)
+    loaded = process.count_threads() - 1
+    if enabled.kind == EXTERNAL:
+        (device,) = devices
+        check_answer(device, library)
+    return Threads(loaded, process.count_threads() - 1)
+
+
+def check_answer(device: Device, library: Library) -> None:
+    """Ask a device about the warm-up model, and run what it takes.
+
+    Raises Wrong, or whatever goes wrong by itself.
+    """
     model = read_view(warm_up_model())
     verdicts = device.supported_operations(model)
-    if not process.is_single_threaded():
-        raise Wrong("it starts threads, and workers are locked down with one")
     taken = [verdict.supported for verdict in verdicts]
     subsets = [subset for subset in independent_subsets(model, taken) if subset.label]
     if not subsets:
@@ -243,12 +274,12 @@ def _answer(native: NativeInterpreter) -> Array:
     return answer
 
 
-def _be_a_child(test: Callable[[], None], writing: int) -> None:
+def _be_a_child(test: Callable[[], Threads | None], writing: int) -> None:
     """Do a test and end; never returns, and runs nobody's exit handlers."""
     status = 1
     try:
         process.set_parent_death_signal()
-        test()
+        os.write(writing, json.dumps(test() or Threads(0, 0)).encode())
         status = 0
     except BaseException as error:
         text = str(error)

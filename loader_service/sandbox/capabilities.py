@@ -13,6 +13,8 @@ _VERSION_3: Final = 0x2008_0522
 _HEADER: Final = struct.Struct("=Ii")
 _DATA: Final = struct.Struct("=6I")  # effective, permitted, inheritable: low words, high words
 _LAST_POSSIBLE: Final = 63
+USER_CHANGE: Final = 1 << 6 | 1 << 7
+"""CAP_SETGID and CAP_SETUID."""
 
 _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_READ: Final = 23
@@ -39,6 +41,18 @@ def drop_all() -> None:
     _set(0, 0, 0)
     if any(held()):
         raise OSError("capset: a capability is still held")
+
+
+def reduce_to(bits: int) -> None:
+    """Hold these capabilities and no other, and be able to gain no other by executing a file.
+
+    They are lost when root changes to another user. Raises `OSError`.
+    """
+    _drop_bounding_set(but=bits)
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _set(bits, bits, 0)
+    if bounding_set() != bits:
+        raise OSError("prctl: a capability could still be gained")
 
 
 def held() -> tuple[int, int, int]:
@@ -75,8 +89,10 @@ def raise_permitted() -> None:
     _set(permitted, permitted, inheritable)
 
 
-def _drop_bounding_set() -> None:
+def _drop_bounding_set(but: int = 0) -> None:
     for capability in range(_LAST_POSSIBLE + 1):
+        if but & 1 << capability:
+            continue
         try:
             libc.prctl(_PR_CAPBSET_DROP, capability)
         except OSError:  # beyond the kernel's last capability, or not allowed at all

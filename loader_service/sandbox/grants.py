@@ -29,6 +29,9 @@ class Grants:
     already, and that the device looks for again."""
     tasks: int = 0
     """Threads that the device starts beside those of the interpreters."""
+    afresh: bool = False
+    """Whether it starts some of them when it is loaded: its workers are then executed afresh, not
+    forked."""
 
     @property
     def nothing(self) -> bool:
@@ -47,6 +50,7 @@ class Grants:
             self.file or other.file,
             both(self.empty_files, other.empty_files),
             self.tasks + other.tasks,
+            self.afresh or other.afresh,
         )
 
     def sentences(self) -> tuple[str, ...]:
@@ -62,6 +66,8 @@ class Grants:
             said.append(f"files with nothing in them, {', '.join(self.empty_files)}")
         if self.tasks:
             said.append(f"{self.tasks} more threads")
+        if self.afresh:
+            said.append("a process executed afresh")
         return tuple(said)
 
     def to_fields(self) -> dict[str, object]:
@@ -77,6 +83,7 @@ class Grants:
             fields["file"],
             tuple(fields["empty_files"]),
             fields["tasks"],
+            fields["afresh"],
         )
 
 

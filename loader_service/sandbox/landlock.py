@@ -1,7 +1,7 @@
 """Landlock: a rule set without a rule, so that everything it can handle is refused.
 
 A worker whose device is granted a file or device nodes has rules for those: the file may be read,
-and the nodes used.
+and the nodes used. One that loads its device in the host's root may read that until it has done so.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from loader_service.sandbox import libc, policy
@@ -37,13 +38,15 @@ def refuse_everything(
     readable: int | None = None,
     listed: int | None = None,
     nodes: Sequence[int] = (),
+    below: Sequence[int] = (),
 ) -> int:
     """Refuse this thread, for good, everything that Landlock can refuse; needs no_new_privs.
 
     `abi` asks for the rights of an older ABI than the kernel's. `readable` is a descriptor of the
     one file that may still be opened for reading, `listed` is one of a directory that may still be
-    listed, with all below it, `nodes` are those of device nodes that may still
-    be used. Returns the ABI whose rights are refused. Raises `OSError`.
+    listed, with all below it, `nodes` are those of device nodes that may still be used, and `below`
+    are directories of which all may still be read and listed. Returns the ABI whose rights are
+    refused. Raises `OSError`.
     """
     known = min(abi or abi_version(), max(policy.LANDLOCK_RIGHTS))
     rights = policy.LANDLOCK_RIGHTS[known]
@@ -53,6 +56,7 @@ def refuse_everything(
     rule_set = libc.syscall("landlock_create_ruleset", ctypes.addressof(attributes), form.size, 0)
     given = ((_READ_FILE, readable), (_READ_DIRECTORY, listed))
     opened = [(right, descriptor) for right, descriptor in given if descriptor is not None]
+    opened += [(_READ_FILE | _READ_DIRECTORY, directory) for directory in below]
     use = (_READ_FILE | _WRITE_FILE | _DEVICE_CONTROL) & rights.file_system
     try:
         for what, descriptor in (*opened, *((use, node) for node in nodes)):
@@ -64,3 +68,16 @@ def refuse_everything(
     finally:
         os.close(rule_set)
     return known
+
+
+@contextmanager
+def opened(*paths: str) -> Iterator[list[int]]:
+    """Have descriptors that only stand for these files, as rules need them. Raises `OSError`."""
+    descriptors: list[int] = []
+    try:
+        for path in paths:
+            descriptors.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+        yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

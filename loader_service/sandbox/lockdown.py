@@ -3,6 +3,9 @@
 An intermediate process calls `enter_namespaces` and then forks the worker, which is thereby process
 1 of the new pid namespace. The worker calls `lock_down` before it touches a byte of the model.
 Whatever has to be imported, or read from /proc, must have been before the first of the two.
+
+A device that starts threads cannot be loaded before the first of them; `afresh` says what is then
+done between the two.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from loader_service.sandbox import (
     granted_calls,
     landlock,
     namespaces,
+    policy,
     process,
     resource_limits,
     seccomp,
 )
-from loader_service.sandbox.empty_root import RootFile
+from loader_service.sandbox.empty_root import EmptyRoot, RootFile
 from loader_service.sandbox.granted_calls import DEVICE_NODES, OWN_FILE
 from loader_service.sandbox.layers import MINIMUM, Layer
 from loader_service.sandbox.resource_limits import ResourceLimits
@@ -61,6 +65,8 @@ class Outcome(NamedTuple):
     refused: dict[Layer, str]
     file: int | None = None
     """Descriptor of the one file in the root, where there is one."""
+    root: EmptyRoot | None = None
+    """The root, where it was laid and is still to be entered."""
 
 
 class LockDownError(RuntimeError):
@@ -78,10 +84,14 @@ def enter_namespaces(
     file: RootFile | None = None,
     nodes: Sequence[str] = (),
     empty: Sequence[str] = (),
+    *,
+    executes: bool = False,
 ) -> Outcome:
     """Change to user `uid`, then enter the wanted namespaces and the empty root.
 
-    `file`, `nodes` and `empty` files are what devices are granted in that root.
+    `file`, `nodes` and `empty` files are what devices are granted in that root. For a worker that
+    `executes` Python afresh root stays root, the root is laid out only, and this process keeps its
+    rights in the namespaces: see `afresh`.
 
     For the intermediate process: it must have one thread. Each layer that the host refuses is left
     out and reported; layers that `lock_down` enters are ignored here. `uid` is `None` for a service
@@ -91,28 +101,25 @@ def enter_namespaces(
     if not process.is_single_threaded():
         raise RuntimeError("namespaces are entered by a process of one thread")
     steps = _Steps(wanted)
-    # Root's rights are kept over the change of user until the user namespace is seen to work: a
-    # host that refuses only that one can still give all the others.
-    keeps = os.geteuid() == 0
-    if keeps:
-        capabilities.keep_over_user_change(True)
-    steps.take(Layer.UNPRIVILEGED_UID, lambda: _change_user(uid))
-    process.set_dumpable(True)
-    steps.take(Layer.USER_NAMESPACE, namespaces.enter_user_namespace)
-    outside = keeps and Layer.USER_NAMESPACE not in steps.entered
-    if outside:
-        capabilities.raise_permitted()
+    if executes and uid is not None:
+        steps.take(Layer.USER_NAMESPACE, lambda: namespaces.enter_user_namespace_as_root(uid))
+        outside = False
+    else:
+        outside = _change_user_and_enter_its_namespace(steps, uid)
     steps.take(Layer.MOUNT_NAMESPACE, partial(namespaces.enter_namespace, Layer.MOUNT_NAMESPACE))
-    opened: list[int | None] = []
+    laid: list[EmptyRoot] = []
     steps.take(
         Layer.EMPTY_ROOT,
-        lambda: opened.append(_enter_empty_root(steps.entered, file, nodes, empty)),
+        lambda: laid.append(_empty_root(steps.entered, executes, file, nodes, empty)),
     )
     for layer in NAMESPACE_LAYERS[NAMESPACE_LAYERS.index(Layer.PID_NAMESPACE) :]:
         steps.take(layer, partial(namespaces.enter_namespace, layer))
-    if outside and Layer.UNPRIVILEGED_UID in steps.entered:
+    if outside and not executes and Layer.UNPRIVILEGED_UID in steps.entered:
         capabilities.drop_all()
-    return steps.outcome()._replace(file=opened[0] if opened else None)
+    outcome = steps.outcome()
+    if not laid:
+        return outcome
+    return outcome._replace(file=laid[0].writing, root=laid[0] if executes else None)
 
 
 def lock_down(
@@ -122,6 +129,7 @@ def lock_down(
     granted: Sequence[str] = (),
     file: int | None = None,
     nodes: Sequence[str] = (),
+    with_threads: bool = False,
 ) -> Outcome:
     """Give up everything this process does not need, for good; seccomp comes last.
 
@@ -129,14 +137,15 @@ def lock_down(
     the descriptor `file` writes, and the device `nodes`. Without those the calls for them are not
     granted either: where the host gave no empty root, they would open the host's files.
 
-    For the worker itself, in its only thread. Layers that `enter_namespaces` enters are ignored
-    here. Raises `ValueError` when `wanted` leaves out one of `MINIMUM`, `RuntimeError` when there
-    is a second thread, and `LockDownError` when the host refuses one of `MINIMUM`; the process is
-    then half locked down and must end.
+    For the worker itself, in its only thread, or `with_threads` that have all gone the way of
+    `afresh`. Layers that `enter_namespaces` enters are ignored here. Raises `ValueError` when
+    `wanted` leaves out one of `MINIMUM`, `RuntimeError` when there is a second thread, and
+    `LockDownError` when the host refuses one of `MINIMUM`; the process is then half locked down and
+    must end.
     """
     if missing := MINIMUM - wanted:
         raise ValueError(f"a worker cannot do without {', '.join(sorted(missing))}")
-    if not process.is_single_threaded():
+    if not with_threads and not process.is_single_threaded():
         raise RuntimeError("a worker is locked down while it has one thread")
     there = {OWN_FILE: file is not None, DEVICE_NODES: bool(nodes)}
     program = _filter(tuple(name for name in granted if there.get(name, True))).for_process(
@@ -149,7 +158,7 @@ def lock_down(
     # After Landlock, which needs a descriptor for a moment.
     steps.take(Layer.RLIMITS, lambda: resource_limits.apply_limits(limits))
     steps.take(Layer.NOT_DUMPABLE, lambda: process.set_dumpable(False))
-    steps.take(Layer.SECCOMP, lambda: seccomp.load_filter(program))
+    steps.take(Layer.SECCOMP, lambda: seccomp.load_filter(program, all_threads=with_threads))
     return steps.outcome()
 
 
@@ -189,6 +198,22 @@ class _Steps:
         return Outcome(frozenset(self.entered), dict(self._refused))
 
 
+def _change_user_and_enter_its_namespace(steps: _Steps, uid: int | None) -> bool:
+    """Returns whether root's rights are kept because there is no user namespace to have any in."""
+    # Root's rights are kept over the change of user until the user namespace is seen to work: a
+    # host that refuses only that one can still give all the others.
+    keeps = os.geteuid() == 0
+    if keeps:
+        capabilities.keep_over_user_change(True)
+    steps.take(Layer.UNPRIVILEGED_UID, lambda: _change_user(uid))
+    process.set_dumpable(True)
+    steps.take(Layer.USER_NAMESPACE, namespaces.enter_user_namespace)
+    outside = keeps and Layer.USER_NAMESPACE not in steps.entered
+    if outside:
+        capabilities.raise_permitted()
+    return outside
+
+
 def _change_user(uid: int | None) -> None:
     if uid is None:
         raise OSError("only a service that runs as root has a user for each worker")
@@ -197,24 +222,25 @@ def _change_user(uid: int | None) -> None:
 
 def _refuse_by_landlock(file: int | None, nodes: Sequence[str]) -> None:
     paths = nodes if file is None else ("/", *nodes)
-    opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths]
-    try:
+    with landlock.opened(*paths) as opened:
         if file is None:
             landlock.refuse_everything(nodes=opened)
         else:
             root, *rest = opened
             landlock.refuse_everything(readable=file, listed=root, nodes=rest)
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
 
 
-def _enter_empty_root(
+def _empty_root(
     entered: AbstractSet[Layer],
+    later: bool,
     file: RootFile | None,
     nodes: Sequence[str],
     empty: Sequence[str],
-) -> int | None:
+) -> EmptyRoot:
     if Layer.MOUNT_NAMESPACE not in entered:
         raise OSError("it needs a mount namespace")
-    return empty_root.enter_empty_root(file, nodes, empty)
+    where = policy.ABOVE_ROOT if later else empty_root.mount_point()
+    root = empty_root.lay_empty_root(where, file, nodes, empty)
+    if not later:
+        root.enter()
+    return root

@@ -37,6 +37,43 @@ def enter_user_namespace() -> None:
     _write("/proc/self/gid_map", f"{policy.INSIDE_UID} {gid} 1")
 
 
+def enter_user_namespace_as_root(uid: int) -> None:
+    """Enter a new user namespace that knows root, and user and group `uid` as `policy.INSIDE_UID`.
+
+    For a process of one thread that is root, and becomes that user later. Raises `OSError`.
+    """
+    parent = os.getpid()
+    entered_reading, entered_writing = os.pipe()
+    # Two users are mapped by a process that has its rights outside.
+    mapper = os.fork()
+    if mapper == 0:
+        _map_users(parent, uid, entered_reading, entered_writing)
+    os.close(entered_reading)
+    try:
+        libc.syscall("unshare", _CLONE_NEWUSER)
+        os.write(entered_writing, b"!")
+    finally:
+        os.close(entered_writing)
+        _, status = os.waitpid(mapper, 0)
+    if status:
+        raise OSError(os.waitstatus_to_exitcode(status), "the users could not be mapped")
+
+
+def _map_users(pid: int, uid: int, entered_reading: int, entered_writing: int) -> None:
+    """Map root and another user for a process that has entered its namespace; never returns."""
+    status = 1
+    try:
+        os.close(entered_writing)
+        if os.read(entered_reading, 1):
+            for kind in ("gid_map", "uid_map"):
+                _write(f"/proc/{pid}/{kind}", f"0 0 1\n{policy.INSIDE_UID} {uid} 1")
+            status = 0
+    except OSError as error:
+        status = error.errno or 1
+    finally:
+        os._exit(status)
+
+
 def enter_namespace(layer: Layer) -> None:
     """Enter a new namespace of one kind of `NAMESPACE_FLAGS`. Raises `OSError`."""
     libc.syscall("unshare", NAMESPACE_FLAGS[layer])

@@ -296,7 +296,11 @@ HOST_NAME: Final = "worker"
 
 # --- Empty root ---------------------------------------------------------------------------------
 
-ROOT_MOUNT_POINTS: Final = ("/tmp", "/proc", "/var", "/")
+ABOVE_ROOT: Final = "/.."
+"""What is mounted here is found by this path only, and hides nothing: the kernel goes up to what is
+stacked on the root for no other one."""
+
+ROOT_MOUNT_POINTS: Final = ("/tmp", "/proc", "/var", ABOVE_ROOT)
 """Directories on which the empty root may be mounted before it becomes the root."""
 
 ROOT_OPTIONS: Final = "size=4k,nr_inodes=1,mode=0555"

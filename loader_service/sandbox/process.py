@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+from pathlib import Path
 from typing import Final
 
 from loader_service.sandbox import libc
@@ -18,6 +20,7 @@ _PR_GET_NO_NEW_PRIVS: Final = 39
 _CLONE_THREAD: Final = 0x0001_0000
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 _M_ARENA_MAX: Final = -8
+_TASKS: Final = "/proc/self/task"
 
 
 def set_no_new_privileges() -> None:
@@ -88,3 +91,18 @@ def is_single_threaded() -> bool:
     except OSError:
         return False
     return True
+
+
+def count_threads() -> int:
+    """How many threads this process has; reads /proc."""
+    return len(os.listdir(_TASKS))
+
+
+def status_of_threads() -> list[dict[str, str]]:
+    """What the kernel tells of each thread of this process, by its names; reads /proc."""
+    found = []
+    for task in os.listdir(_TASKS):
+        text = Path(_TASKS, task, "status").read_text()
+        lines = (line.partition(":") for line in text.splitlines())
+        found.append({name: value.strip() for name, _, value in lines})
+    return found

@@ -36,6 +36,7 @@ _RETURN_ERRNO: Final = 0x0005_0000
 _RETURN_KILL_PROCESS: Final = 0x8000_0000
 
 _SECCOMP_SET_MODE_FILTER: Final = 1
+_SECCOMP_FILTER_FLAG_TSYNC: Final = 1
 _WORD: Final = 0xFFFF_FFFF
 
 
@@ -74,16 +75,20 @@ def compile_filter(
     return template(tuple(rules), architecture.name).for_process(pid)
 
 
-def load_filter(program: bytes) -> None:
+def load_filter(program: bytes, *, all_threads: bool = False) -> None:
     """Put `program` on this thread for good; needs no_new_privs. Raises `OSError`.
 
-    Threads made later inherit it. There is no TSYNC: a worker is locked down with one thread.
+    Threads made later inherit it. With `all_threads` those that are there already get it too, and
+    no_new_privs with it; else there must be none.
     """
     count = len(program) // _INSTRUCTION.size
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: unsigned short length, pointer.
     header = ctypes.create_string_buffer(struct.pack("@HP", count, ctypes.addressof(instructions)))
-    libc.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.addressof(header))
+    flags = _SECCOMP_FILTER_FLAG_TSYNC if all_threads else 0
+    failed = libc.syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, ctypes.addressof(header))
+    if failed:
+        raise OSError(f"seccomp: thread {failed} has a filter of its own")
 
 
 @cache

@@ -97,6 +97,7 @@ def _live(
             granted=grants.system_calls,
             file=None if file is None else file.descriptor,
             nodes=nodes,
+            with_threads=grants.afresh,
         )
     except lockdown.LockDownError as error:
         say_failed(control, Failure(Cause.UNSUPPORTED, str(error)))

@@ -17,6 +17,7 @@ from loader_service.sandbox.empty_root import RootFile
 from loader_service.sandbox.grants import NOTHING, Grants
 from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import data_in_use
+from loader_service.worker import afresh
 from loader_service.worker import main as worker
 from loader_service.worker.opening import Devices, open_devices
 from loader_service.worker.orders import Spawn
@@ -52,33 +53,51 @@ def spawn(runtime: Runtime, order: Spawn, null: int, descriptors: list[int]) -> 
 def _intermediate(
     runtime: Runtime, order: Spawn, null: int, descriptors: list[int], report: int
 ) -> None:
-    """Enter the namespaces and fork the worker; never returns."""
+    """Make the worker and report it; never returns."""
     answer: dict[str, object] = {}
     try:
         if len(descriptors) != 2 + order.channels:
             raise OSError(f"{len(descriptors)} descriptors came for {order.channels} channels")
-        devices = open_devices(runtime, order.devices)
-        # Read here, the last place with a /proc.
-        inherited_bytes = data_in_use()
+        # A library that hangs while it is loaded ends with the zygote, of which that is the end.
+        process.set_parent_death_signal()
         grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
         file = RootFile(grants.file, order.file_bytes) if grants.file else None
-        namespaces = lockdown.enter_namespaces(
-            frozenset(lockdown.NAMESPACE_LAYERS),
-            order.uid,
-            file,
-            grants.device_nodes,
-            grants.empty_files,
-        )
-        pid = os.fork()
-        if pid == 0:
-            descriptors = _with_file(descriptors, file, namespaces.file)
-            _worker(runtime, namespaces, inherited_bytes, null, descriptors, devices, grants)
+        if grants.afresh:
+            pid = afresh.execute(runtime.name, order, grants, file, null, descriptors)
+        else:
+            pid = _fork(runtime, order, grants, file, null, descriptors)
         answer = {"pid": pid}
     except BaseException as error:
         answer = {"error": f"{type(error).__name__}: {error}"[:ERROR_LENGTH]}
     finally:
         os.write(report, json.dumps(answer).encode())
         os._exit(0)
+
+
+def _fork(
+    runtime: Runtime,
+    order: Spawn,
+    grants: Grants,
+    file: RootFile | None,
+    null: int,
+    descriptors: list[int],
+) -> int:
+    """Enter the namespaces and fork the worker; returns its pid."""
+    devices = open_devices(runtime, order.devices)
+    # Read here, the last place with a /proc.
+    inherited_bytes = data_in_use()
+    namespaces = lockdown.enter_namespaces(
+        frozenset(lockdown.NAMESPACE_LAYERS),
+        order.uid,
+        file,
+        grants.device_nodes,
+        grants.empty_files,
+    )
+    pid = os.fork()
+    if pid == 0:
+        descriptors = _with_file(descriptors, file, namespaces.file)
+        _worker(runtime, namespaces, inherited_bytes, null, descriptors, devices, grants)
+    return pid
 
 
 def _with_file(descriptors: list[int], file: RootFile | None, descriptor: int | None) -> list[int]:

@@ -21,3 +21,9 @@ def library(request: pytest.FixtureRequest) -> Library:
 def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tests' delegate, compiled."""
     return compile_delegate(tmp_path_factory.mktemp("delegate"))
+
+
+@pytest.fixture(scope="session")
+def threaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tests' delegate, which starts two threads when it is loaded."""
+    return compile_delegate(tmp_path_factory.mktemp("threaded"), threads=2)

@@ -3,9 +3,12 @@
  * Its options make it honest or a liar:
  *   operators = "add", "mul", "add,mul" (the default)
  *   fault     = what it does wrong, see below; none by default
- * It is compiled by the tests. The declarations are the part of the interface that it uses.
+ * It is compiled by the tests. The declarations are the part of the interface that it uses. Compiled
+ * with THREADS it starts so many when it is loaded, and its kernels run in those.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { OK = 0, ERROR = 1, FLOAT32 = 1, ADD = 0, MUL = 18, DELEGATE = 51, MOST = 64 };
@@ -207,9 +212,21 @@ static float *memory_of(Context *context, Kernel *kernel, int tensor) {
   return context->tensors[tensor].data;
 }
 
-static int invoke(Context *context, Node *node) {
+#ifdef THREADS
+/* What a thread of the library's own may do while the library is loaded. */
+static struct { unsigned rights; int no_new_privileges, reads, writes; } early;
+#endif
+
+static int compute(Context *context, Node *node) {
   Kernel *kernel = node->user_data;
   const Settings *settings = kernel->settings;
+#ifdef THREADS
+  if (has_fault(settings, "early")) {
+    context->ReportError(context, "rights %x, no new ones %d, reads %d, writes %d. ", early.rights,
+                         early.no_new_privileges, early.reads, early.writes);
+    return ERROR;
+  }
+#endif
   if (has_fault(settings, "invoke")) {
     context->ReportError(context, "the little delegate cannot run. ");
     return ERROR;
@@ -256,6 +273,71 @@ static int invoke(Context *context, Node *node) {
   return OK;
 }
 
+#ifdef THREADS
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct { Context *context; Node *node; int status; enum { NONE, WAITS, RUNS, DONE } state; } job;
+
+static int error_of_opening(const char *path, int flags) {
+  int file = open(path, flags | O_CLOEXEC, 0600);
+  if (file < 0) return errno;
+  close(file);
+  return 0;
+}
+
+static void look_around(void) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct sets[2] = {{0}};
+  syscall(SYS_capget, &header, sets);
+  for (int i = 0; i < 2; i++) early.rights |= sets[i].effective | sets[i].permitted;
+  early.no_new_privileges = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
+  early.reads = error_of_opening("/proc/self/stat", O_RDONLY);
+  early.writes = error_of_opening("/tmp/little-delegate", O_WRONLY | O_CREAT);
+}
+
+static void *work(void *argument) {
+  pthread_mutex_lock(&lock);
+  for (;;) {
+    while (job.state != WAITS) pthread_cond_wait(&changed, &lock);
+    job.state = RUNS;
+    pthread_mutex_unlock(&lock);
+    int status = compute(job.context, job.node);
+    pthread_mutex_lock(&lock);
+    job.status = status;
+    job.state = DONE;
+    pthread_cond_broadcast(&changed);
+  }
+  return argument;
+}
+
+static void *look_around_and_work(void *argument) {
+  pthread_mutex_lock(&lock);
+  look_around();
+  pthread_mutex_unlock(&lock);
+  return work(argument);
+}
+
+__attribute__((constructor)) static void start_threads(void) {
+  for (int i = 0; i < THREADS; i++) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, look_around_and_work, NULL) != 0) abort();
+  }
+}
+
+static int invoke(Context *context, Node *node) {
+  pthread_mutex_lock(&lock);
+  job.context = context, job.node = node, job.state = WAITS;
+  pthread_cond_broadcast(&changed);
+  while (job.state != DONE) pthread_cond_wait(&changed, &lock);
+  int status = job.status;
+  job.state = NONE;
+  pthread_mutex_unlock(&lock);
+  return status;
+}
+#else
+static int invoke(Context *context, Node *node) { return compute(context, node); }
+#endif
+
 /* Both sides have as many dimensions, or one is a single number; no activation comes after. Sizes are
  * looked at by the kernel: here they may be those of a run before a resize. */
 static bool takes(const Settings *settings, const Context *context, const Node *node, int code) {
@@ -299,7 +381,10 @@ static int prepare_delegate(Context *context, Delegate *delegate) {
 }
 
 static void *do_nothing(void *argument) {
-  pause();
+  static pthread_mutex_t own = PTHREAD_MUTEX_INITIALIZER;
+  static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+  pthread_mutex_lock(&own);
+  for (;;) pthread_cond_wait(&never, &own);
   return argument;
 }
 
@@ -333,7 +418,7 @@ __attribute__((visibility("default"))) Delegate *tflite_plugin_create_delegate(
   if (has_fault(settings, "crash-create")) *(volatile int *)8 = 1;
   if (has_fault(settings, "hang-create"))
     for (;;) ;
-  if (has_fault(settings, "thread")) {
+  if (has_fault(settings, "thread")) { /* no fault: it begins behind the lock-down */
     pthread_t thread;
     pthread_create(&thread, NULL, do_nothing, NULL);
   }

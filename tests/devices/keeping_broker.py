@@ -1,4 +1,4 @@
-"""The real embedded broker and zygote, whose catalogue of devices has one of the tests' more.
+"""The real embedded broker, its zygote and its self-tests, with one device more in the catalogue.
 
     python -m tests.devices.keeping_broker LIFE OPTIONS SETTINGS
 
@@ -8,21 +8,28 @@ as ``tests.support.broker_variant``.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
-from loader_service.broker import zygote_process
 from tests.devices.keeping_device import join_catalogue
 from tests.support import broker_variant
 
-REAL = "from loader_service.worker.zygote import main\n"
+PROGRAMS = {
+    "loader_service.broker.zygote_process": "BOOTSTRAP",
+    "loader_service.broker.device_checks": "SELF_TEST",
+}
+OWN_IMPORT = "from loader_service"
 JOINING = "from tests.devices.keeping_device import join_catalogue\njoin_catalogue()\n"
 
 
 def main(arguments: list[str]) -> int:
     """Run the broker until the life socket ends; returns its exit status."""
+    # Before anybody imports the catalogue's kinds.
     join_catalogue()
-    bootstrap = zygote_process.BOOTSTRAP.replace(REAL, REAL + JOINING)
-    assert bootstrap != zygote_process.BOOTSTRAP
-    setattr(zygote_process, "BOOTSTRAP", bootstrap)  # noqa: B010
+    for name, variable in PROGRAMS.items():
+        module = import_module(name)
+        program = getattr(module, variable)
+        assert program.count(OWN_IMPORT) == 1
+        setattr(module, variable, program.replace(OWN_IMPORT, JOINING + OWN_IMPORT))
     return broker_variant.main(arguments)
 
 

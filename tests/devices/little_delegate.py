@@ -18,13 +18,17 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
-def compile_delegate(folder: Path) -> Path:
-    """Return the shared library; skips the test where there is no compiler."""
+def compile_delegate(folder: Path, *, threads: int = 0) -> Path:
+    """Return the shared library, which starts so many threads when it is loaded.
+
+    Skips the test where there is no compiler.
+    """
     found = compiler()
     if found is None:
         pytest.skip("no C compiler is installed to build the tests' delegate with")
     library = folder / "little.so"
     flags = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
-    subprocess.run([found, *flags, str(SOURCE), "-o", str(library)], check=True)
+    defined = [f"-DTHREADS={threads}"] if threads else []
+    subprocess.run([found, *flags, *defined, str(SOURCE), "-o", str(library)], check=True)
     library.chmod(0o755)
     return library

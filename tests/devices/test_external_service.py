@@ -33,7 +33,7 @@ LIARS = (
     "size",
     "socket",
 )
-BROKEN = ("crash-create", "create", "no-prepare", "opaque", "stranger", "thread")
+BROKEN = ("crash-create", "create", "no-prepare", "opaque", "stranger")
 
 
 def named(fault: str, little: Path) -> str:

@@ -19,20 +19,22 @@ from loader_service.devices import self_test
 from loader_service.devices.catalogue import Enabled
 from loader_service.devices.model_view import ModelView
 from loader_service.devices.reading import read_view
+from loader_service.devices.self_test import Found, Threads
 from loader_service.runtime.native import Library
 from tests.shared_models import REPOSITORY
 
 
-def run_main(runtime: str, *devices: Enabled, seconds: float = 20) -> dict[str, str]:
-    """Run the self-test as the service does, and return the reasons."""
+def run_main(runtime: str, *devices: Enabled, seconds: float = 20) -> dict[str, Found]:
+    """Run the self-test as the service does, and return what was found of the devices."""
     fields = json.dumps([device.to_fields() for device in devices])
     command = [sys.executable, "-m", self_test.__name__, runtime, fields, str(seconds)]
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "client")])
     done = subprocess.run(
         command, env={"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True, timeout=200
     )
-    reasons: dict[str, str] = json.loads(done.stdout)
-    return reasons
+    found = {name: Found(**item) for name, item in json.loads(done.stdout).items()}
+    assert found.pop(self_test.ABI) == Found()
+    return found
 
 
 def little_device(little: Path, name: str, **options: str) -> Enabled:
@@ -94,6 +96,11 @@ def quiet() -> None:
     """A test that finds nothing."""
 
 
+def busy() -> Threads:
+    """A test that finds threads."""
+    return Threads(loaded=2, run=5)
+
+
 def crash() -> None:
     """A test that ends by a signal."""
     signal.signal(signal.SIGBUS, signal.SIG_DFL)
@@ -111,40 +118,51 @@ def complain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "reason"),
+    ("test", "found"),
     [
-        (quiet, ""),
-        (complain, "this is wrong"),
-        (crash, "its test ended by SIGBUS"),
-        (sleep, "its test was not over after 1 s"),
+        (quiet, Found()),
+        (busy, Found(threads_loaded=2, threads_run=5)),
+        (complain, Found("this is wrong")),
+        (crash, Found("its test ended by SIGBUS")),
+        (sleep, Found("its test was not over after 1 s")),
     ],
 )
-def test_a_child_says_what_was_wrong(test: Callable[[], None], reason: str) -> None:
-    assert self_test.in_a_child(test, 1 if test is sleep else 20) == reason
+def test_a_child_says_what_it_found(test: Callable[[], Threads | None], found: Found) -> None:
+    assert self_test.in_a_child(test, 1 if test is sleep else 20) == found
 
 
-def test_each_library_is_tried_in_a_process_of_its_own(little: Path, library: Library) -> None:
+def test_each_library_is_tried_in_a_process_of_its_own(
+    little: Path, threaded: Path, library: Library
+) -> None:
     devices = [
         little_device(little, "good"),
         little_device(little, "crashes", fault="crash-create"),
         little_device(little, "absent", fault="create"),
-        little_device(little, "threads", fault="thread"),
         little_device(little, "opaque", fault="opaque"),
         Enabled("external:missing", "/nowhere/lib.so"),
         Enabled("reference"),
         little_device(little, "good-too", operators="add"),
         little_device(little, "chatty", fault="chatty"),
+        little_device(little, "threads-later", fault="thread"),
+        little_device(threaded, "threads"),
     ]
-    reasons = run_main(library.name, *devices)
+    found = run_main(library.name, *devices)
+    reasons = {name: item.disabled for name, item in found.items() if item.disabled}
     assert reasons.pop("external:crashes") == "its test ended by SIGSEGV"
     assert "no hardware of that kind" in reasons.pop("external:absent")
-    assert "starts threads" in reasons.pop("external:threads")
     assert "no Prepare of the kind" in reasons.pop("external:opaque")
     assert "of no use" in reasons.pop("external:missing")
     assert reasons == {}
+    # A thread begins with the asking; the warm-up model has nothing to be run by it.
+    assert found["external:threads-later"] == Found(threads_loaded=0, threads_run=1)
+    assert found["external:threads"] == Found(threads_loaded=2, threads_run=2)
+    assert found["external:good"] == found["external:chatty"] == found["reference"] == Found()
 
 
 def test_a_library_that_hangs_is_given_up(little: Path, library: Library) -> None:
     hanging = little_device(little, "hangs", fault="hang-create")
-    reasons = run_main(library.name, hanging, little_device(little, "good"), seconds=2)
-    assert reasons == {"external:hangs": "its test was not over after 2 s"}
+    found = run_main(library.name, hanging, little_device(little, "good"), seconds=2)
+    assert found == {
+        "external:hangs": Found("its test was not over after 2 s"),
+        "external:good": Found(),
+    }

@@ -42,8 +42,10 @@ def restrict_to(layers: frozenset[Layer]) -> None:
     """Enter these layers only; the order in which they are entered stays the real one."""
     enter_namespaces, lock_down = lockdown.enter_namespaces, lockdown.lock_down
 
-    def enter_chosen(wanted: AbstractSet[Layer], uid: int | None, *file: Any) -> Outcome:
-        return enter_namespaces(wanted & layers, uid, *file)
+    def enter_chosen(
+        wanted: AbstractSet[Layer], uid: int | None, *file: Any, **later: Any
+    ) -> Outcome:
+        return enter_namespaces(wanted & layers, uid, *file, **later)
 
     def lock_down_chosen(
         wanted: AbstractSet[Layer], limits: ResourceLimits, **granted: Any

@@ -145,7 +145,7 @@ def test_what_belongs_to_the_minimum_cannot_be_left_out() -> None:
 def test_a_refused_minimum_is_an_error_and_another_refusal_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     def minimum() -> str:
