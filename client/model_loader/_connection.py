@@ -12,9 +12,10 @@ from . import _embedded
 from ._blocking import BlockingDriver
 from ._closing import Closing
 from ._fork import BoundToProcess
+from ._opening import open_session
 from ._recall import inspect_when_there
 from ._returning import answered
-from ._session import Session, open_session
+from ._session import Session
 from ._tls import Credentials
 from ._values import Format, ModelRow, NamedModel
 

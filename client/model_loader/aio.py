@@ -26,11 +26,11 @@ from . import _connection, _context, _embedded, _loader, _model
 from ._async import AsyncDriver
 from ._closing import AsyncClosing
 from ._model_core import ModelCore
+from ._opening import open_session
 from ._options import ContextOptions, device_options, layers_tuple
 from ._recall import inspect_when_there
 from ._returning import answered
 from ._sequence import Sequence
-from ._session import open_session
 from ._source import Progress
 from ._tls import Credentials
 from ._values import Format, Lost, ModelRow, NamedModel

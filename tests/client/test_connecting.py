@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import model_loader as ml
-from model_loader import _address, _embedded, _session, aio
+from model_loader import _address, _embedded, _opening, aio
 from model_loader._attach import AttachConnection
 from model_loader._origin import ORIGIN_LENGTH, checked_origin, derived_origin
 from model_loader_wire.causes import Cause, Failure
@@ -56,7 +56,7 @@ def test_a_service_that_opens_no_session_in_time_is_a_network_error(
 ) -> None:
     room = tmp_path / f"uid-{os.geteuid()}"
     room.mkdir(mode=0o700)
-    monkeypatch.setattr(_session, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(_opening, "CALL_SECONDS", 0.5)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(room / "grpc.sock"))
         silent.listen()

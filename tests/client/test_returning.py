@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import model_loader as ml
-from model_loader import _returning, _session
+from model_loader import _opening, _returning
 from model_loader._effects import Pause, Steps
 from model_loader._model_core import ModelCore
 from model_loader._recall import Kept, keep
@@ -149,11 +149,11 @@ def test_a_connection_comes_back_with_the_files_that_it_began_with(
         found: Session = ended.value.value
         return found
 
-    monkeypatch.setattr(_session, "_find", find)
+    monkeypatch.setattr(_opening, "_find", find)
     monkeypatch.setenv("MODEL_LOADER_TLS_CA", "authority.pem")
     monkeypatch.chdir(tmp_path)
     files = Credentials(certificate="camera.pem", key="/camera.key", token="t" * 32)
-    opened = run(_session.open_session("tcp://host:1", None, False, None, files, reconnect=True))
+    opened = run(_opening.open_session("tcp://host:1", None, False, None, files, reconnect=True))
     monkeypatch.chdir("/")
     monkeypatch.delenv("MODEL_LOADER_TLS_CA")
     assert opened.open_again is not None
