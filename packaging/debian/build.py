@@ -46,6 +46,15 @@ PLACES = {
     "systemd/worker-users.conf": "usr/share/doc/model-loader/examples/worker-users.conf",
 }
 """Where the files of this folder are installed."""
+DOCUMENTED = (
+    "README.md",
+    "docs",
+    "examples/digits",
+    "packaging/config.example.toml",
+    "packaging/container/Containerfile",
+    "proto/CHANNEL.md",
+)
+"""What README.md leads to, installed as it lies here, so that links between them hold."""
 CONFIGURATION = ("/etc/model-loader/config.toml",)
 """Files that an upgrade leaves as the administrator made them (deb-conffiles(5))."""
 
@@ -128,14 +137,24 @@ def place_files(root: Path, packages: Sequence[str]) -> None:
     for name in SCRIPTS:
         (root / "usr/bin" / name).symlink_to(f"../lib/model-loader/bin/{name}")
     documents = root / DOCUMENTS.relative_to("/")
-    for document in (PROJECT / "docs").glob("*.md"):
-        shutil.copyfile(document, documents / document.name)
-    shutil.copyfile(PROJECT / "README.md", documents / "README.md")
-    shutil.copyfile(PROJECT / "LICENSE", documents / "copyright")
+    place_documents(documents)
     (documents / "python-packages.txt").write_text("".join(f"{line}\n" for line in packages))
     version = project_version()
     change = f"model-loader ({version}) unstable; urgency=medium\n\n  * See README.md.\n"
     (documents / "changelog.gz").write_bytes(gzip.compress(change.encode(), 9, mtime=0))
+
+
+def place_documents(documents: Path) -> None:
+    """Put what a reader is to read into a folder; the licence is called as Debian calls it, too."""
+    for name in DOCUMENTED:
+        source, target = PROJECT / name, documents / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    shutil.copyfile(PROJECT / "LICENSE", documents / "copyright")
+    (documents / "LICENSE").symlink_to("copyright")
 
 
 def project_version() -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from model_loader_wire.system_service import ACCOUNT
+from tests.docs.markdown import links
 from tests.packaging import readme
 from tests.packaging.scratch_root import ScratchRoot, why_not
 from tests.packaging.unit import ANALYZER, SERVICE, WITHOUT_ANALYZER, Unit
@@ -149,6 +150,24 @@ def test_the_package_holds_what_belongs_to_root_and_is_for_all(package: Path) ->
     paths = {words[5] for words in entries}
     assert "./usr/lib/systemd/system/model-loader.service" in paths
     assert not [path for path in paths if "__pycache__" in path]
+
+
+def test_the_installed_documents_lead_to_what_is_installed(package: Path, tmp_path: Path) -> None:
+    """The files that they link to, from the README on, and the one that the unit names."""
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(tmp_path)], check=True)
+    installed = tmp_path / "usr/share/doc/model-loader"
+    documents = sorted(installed.rglob("*.md"))
+    assert {"README.md", "operations.md", "CHANNEL.md"} <= {path.name for path in documents}
+    for document in documents:
+        for target in links(document.read_text(encoding="utf-8")):
+            path = target.partition("#")[0]
+            if path and not target.startswith("https:"):
+                other = (document.parent / path).resolve()
+                assert other.exists(), f"{document.name} links to {target}, which is not there"
+                assert other.is_relative_to(installed), target
+    named = Unit.read(SERVICE).last("Documentation")
+    assert (tmp_path / named.removeprefix("file:///")).is_file(), named
+    assert (installed / "copyright").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
 
 
 def test_the_readmes_example_runs_on_the_installed_service(running: Running) -> None:
