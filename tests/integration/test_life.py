@@ -206,12 +206,20 @@ def daemon(short_folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def start_daemon(directory: Path) -> subprocess.Popen[bytes]:
-    """Start `model-loaderd` and wait until it can be used."""
+    """Start `model-loaderd` and wait until it can be used: its socket is there a moment before."""
     process = subprocess.Popen(
         [sys.executable, "-m", "loader_service.broker.daemon", "--directory", str(directory)],
         stderr=subprocess.DEVNULL,
     )
-    wait_until((directory / "attach.sock").exists, "the daemon's socket")
+
+    def answers() -> bool:
+        try:
+            ml.connect(directory).close()
+        except ml.NetworkError:
+            return False
+        return True
+
+    wait_until(answers, "the daemon's answer")
     return process
 
 
@@ -250,19 +258,8 @@ def test_a_second_daemon_refuses_and_a_stale_directory_is_taken_over(
     daemon.wait()
     assert (directory / "attach.sock").exists(), "a killed daemon leaves its socket"
     replacement = start_daemon(directory)
-    try:
-
-        def answers() -> bool:
-            try:
-                ml.connect(directory).close()
-            except ml.NetworkError:
-                return False
-            return True
-
-        wait_until(answers, "the new daemon")
-    finally:
-        replacement.terminate()
-        replacement.wait(HANG_SECONDS)
+    replacement.terminate()
+    replacement.wait(HANG_SECONDS)
 
 
 def test_the_address_comes_from_the_environment(
