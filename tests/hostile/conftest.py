@@ -23,6 +23,20 @@ def bystander(lone_service: ProbeService) -> Iterator[Probe]:
         yield probe
 
 
+@pytest.fixture(scope="module")
+def plain(lone_service: ProbeService) -> Iterator[Probe]:
+    """A worker for a load that names no device, in a file that is about one."""
+    with lone_service.probe() as probe:
+        yield probe
+
+
+@pytest.fixture(scope="module")
+def granted(lone_service: ProbeService, request: pytest.FixtureRequest) -> Iterator[Probe]:
+    """A worker with the file's DEVICE, which survives what the tests do with it."""
+    with lone_service.probe(device=request.module.DEVICE) as probe:
+        yield probe
+
+
 @pytest.fixture
 def service(lone_service: ProbeService, bystander: Probe) -> Iterator[ProbeService]:
     """The file's service; after each test the bystander answers, and is the only worker left."""

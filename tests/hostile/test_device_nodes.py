@@ -47,24 +47,10 @@ FORBIDDEN = (
 
 
 @pytest.fixture(scope="module")
-def service_with_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbeService]:
+def lone_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProbeService]:
     library = compile_delegate(tmp_path_factory.mktemp("delegate"))
     with ProbeService(devices=[f"{DEVICE}={library},{NODE}"]) as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def plain(service_with_node: ProbeService) -> Iterator[Probe]:
-    """A worker of the same service for a load that names no device."""
-    with service_with_node.probe() as probe:
-        yield probe
-
-
-@pytest.fixture(scope="module")
-def granted(service_with_node: ProbeService) -> Iterator[Probe]:
-    """A worker with the node, which survives what the tests do with it."""
-    with service_with_node.probe(device=DEVICE) as probe:
-        yield probe
 
 
 @pytest.fixture
@@ -111,18 +97,16 @@ def test_a_plain_worker_has_no_node(plain: Probe) -> None:
     assert plain.call("openat", HERE, NODE, os.O_RDWR) == -errno.EACCES
 
 
-def test_its_memory_is_never_executable(service_with_node: ProbeService) -> None:
-    with service_with_node.probe(device=DEVICE) as probe:
+def test_its_memory_is_never_executable(lone_service: ProbeService) -> None:
+    with lone_service.probe(device=DEVICE) as probe:
         descriptor = probe.call("openat", HERE, NODE, os.O_RDWR)
         executable = (0, 4096, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, descriptor, 0)
         assert probe.is_killed_for("mmap", *executable)
 
 
 @pytest.mark.parametrize("call", FORBIDDEN, ids=lambda call: call[0])
-def test_what_is_not_granted_ends_it(
-    service_with_node: ProbeService, call: tuple[object, ...]
-) -> None:
-    with service_with_node.probe(device=DEVICE) as probe:
+def test_what_is_not_granted_ends_it(lone_service: ProbeService, call: tuple[object, ...]) -> None:
+    with lone_service.probe(device=DEVICE) as probe:
         assert probe.is_killed_for(*call)
 
 

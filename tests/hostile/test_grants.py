@@ -31,6 +31,7 @@ from tests.hostile.probes import Probe, ProbeService
 
 pytestmark = pytest.mark.isolation
 
+DEVICE = OPENVINO
 HERE = -100
 """AT_FDCWD."""
 FILE = "/partition.tflite"
@@ -59,25 +60,11 @@ FORBIDDEN = (
 @pytest.fixture(scope="module")
 def lone_service() -> Iterator[ProbeService]:
     need_openvino()
-    with ProbeService(devices=[OPENVINO]) as service:
+    with ProbeService(devices=[DEVICE]) as service:
         yield service
 
 
-@pytest.fixture(scope="module")
-def plain(lone_service: ProbeService) -> Iterator[Probe]:
-    """A worker of the same service for a load that names no device."""
-    with lone_service.probe() as probe:
-        yield probe
-
-
-@pytest.fixture(scope="module")
-def granted(lone_service: ProbeService) -> Iterator[Probe]:
-    """A worker with the device, which survives what the tests do with it."""
-    with lone_service.probe(device=OPENVINO) as probe:
-        yield probe
-
-
-def the_end(service: ProbeService, *call: object, device: str | None = OPENVINO) -> bool:
+def the_end(service: ProbeService, *call: object, device: str | None = DEVICE) -> bool:
     """Whether a worker of its own is ended for this call."""
     with service.probe(device=device) as probe:
         return probe.is_killed_for(*call)
@@ -97,7 +84,7 @@ def test_a_grant_is_for_its_own_workers_only(lone_service: ProbeService) -> None
 
 def test_every_grant_of_the_device_is_looked_at_here(granted: Probe) -> None:
     del granted
-    assert set(grants_of(Enabled(OPENVINO)).system_calls) == {
+    assert set(grants_of(Enabled(DEVICE)).system_calls) == {
         EXECUTABLE_MEMORY,
         OWN_FILE,
         NUMA_IS_REFUSED,
@@ -117,7 +104,7 @@ def test_executable_memory_new_code_runs(granted: Probe) -> None:
 
 @pytest.mark.parametrize("attack", ["protect_oddly", "map_executable"])
 def test_executable_memory_in_no_other_way(lone_service: ProbeService, attack: str) -> None:
-    with lone_service.probe(device=OPENVINO) as probe:
+    with lone_service.probe(device=DEVICE) as probe:
         lost = probe.loss(f"machine_code.{attack}")
     assert lost == (ml.SecurityError, "policy-violation")
 
@@ -164,7 +151,7 @@ def test_own_file_stands_in_a_root_with_nothing_else(granted: Probe) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root sees the root of another user's process")
     found = [f"/{path.relative_to(root)}" for path in root.rglob("*") if not path.is_dir()]
-    assert sorted(found) == sorted([FILE, *grants_of(Enabled(OPENVINO)).empty_files])
+    assert sorted(found) == sorted([FILE, *grants_of(Enabled(DEVICE)).empty_files])
     assert [(root / name.strip("/")).stat().st_size for name in found] == [0] * len(found)
     assert os.statvfs(root).f_flag & os.ST_RDONLY
     assert os.statvfs(root).f_ffree == 0
