@@ -4,7 +4,8 @@
  *   operators = "add", "mul", "add,mul" (the default)
  *   fault     = what it does wrong, see below; none by default
  * It is compiled by the tests. The declarations are the part of the interface that it uses. Compiled
- * with THREADS it starts so many when it is loaded, and its kernels run in those.
+ * with THREADS it starts so many when it is loaded, and its kernels run in those; with AT_LOAD that
+ * is then done.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -322,6 +323,9 @@ __attribute__((constructor)) static void start_threads(void) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, look_around_and_work, NULL) != 0) abort();
   }
+#ifdef AT_LOAD
+  AT_LOAD;
+#endif
 }
 
 static int invoke(Context *context, Node *node) {

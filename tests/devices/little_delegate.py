@@ -18,10 +18,11 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
-def compile_delegate(folder: Path, *, threads: int = 0) -> Path:
+def compile_delegate(folder: Path, *, threads: int = 0, at_load: str = "") -> Path:
     """Return the shared library, which starts so many threads when it is loaded.
 
-    Skips the test where there is no compiler.
+    With threads, `at_load` is a statement in C that comes then. Skips the test where there is no
+    compiler.
     """
     found = compiler()
     if found is None:
@@ -29,6 +30,7 @@ def compile_delegate(folder: Path, *, threads: int = 0) -> Path:
     library = folder / "little.so"
     flags = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread")
     defined = [f"-DTHREADS={threads}"] if threads else []
+    defined += [f"-DAT_LOAD={at_load}"] if at_load else []
     subprocess.run([found, *flags, *defined, str(SOURCE), "-o", str(library)], check=True)
     library.chmod(0o755)
     return library

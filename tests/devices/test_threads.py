@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 import model_loader as ml
+from loader_service.writer.warm_up import warm_up_model
+from tests.devices.openvino_worker import need_openvino_in_a_service
 from tests.devices.split_model import expected, split_model
 from tests.support.host import user_namespaces_usable
+from tests.support.raw_client import Service
 
 pytestmark = [
     pytest.mark.isolation,
@@ -158,3 +161,33 @@ def test_many_at_once_come_up_one_after_the_other(service: ml.Connection) -> Non
     assert len({model.isolation.worker_pid for model in models}) == 4
     for model in models:
         model.close()
+
+
+class ThreadedService(Service):
+    """A service that holds OpenVINO to be a device with threads."""
+
+    module = "tests.devices.threaded_broker"
+
+    def __init__(self) -> None:
+        super().__init__(None, "auto", devices=["openvino"])
+
+
+@pytest.mark.slow
+def test_a_device_with_a_file_and_machine_code_of_its_own_works_so_too() -> None:
+    need_openvino_in_a_service()
+    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1) / 16
+    plain = ml.MLModelLoader(ml.create_context()).load(warm_up_model())
+    with ThreadedService() as service, ml.connect(service.directory) as connection:
+        for cache in ("miss", "hit"):
+            context = ml.create_context(
+                connection=connection, accelerator_name="openvino", cache_token=b"3" * 32
+            )
+            with ml.MLModelLoader(context).load(warm_up_model()) as model:
+                np.testing.assert_allclose(model.compute(x), plain.compute(x), atol=1e-5)
+                assert "worker.executed" in program_of(model)
+                assert AFRESH in model.isolation.devices["openvino"]
+                assert set(plain.isolation.layers) - set(model.isolation.layers) == set()
+                report = model.delegation()
+                assert report is not None
+                assert [part.cache for part in report.partitions] == [cache]
+    plain.close()

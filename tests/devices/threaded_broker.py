@@ -1,0 +1,31 @@
+"""The real embedded broker, whose self-tests find that every device starts a thread when loaded.
+
+    python -m tests.devices.threaded_broker LIFE OPTIONS SETTINGS
+
+as ``tests.support.broker_variant``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+from loader_service.broker import device_checks
+from loader_service.devices.catalogue import Enabled
+from tests.support import broker_variant
+
+
+def main(arguments: list[str]) -> int:
+    """Run the broker until the life socket ends; returns its exit status."""
+    outcome = device_checks.outcome
+
+    def with_threads(*given: Any) -> Enabled:
+        return replace(outcome(*given), threads=1, afresh=True)
+
+    setattr(device_checks, "outcome", with_threads)  # noqa: B010
+    return broker_variant.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
