@@ -18,20 +18,17 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 from . import _fork
 from ._answer import Answer
 from ._effects import Call, ChannelEnded, DeadlinePassed, Exclusive, Steps, Transfer
-from ._loss import LosableModel
 from ._messages import delegation_from
 from ._options import seconds
 from ._plan import Plan, Request
-from ._relayed import answer_entries, compute_request
+from ._relayed import RelayedModel
 from ._renewal import CALL_SECONDS
-from ._returning import NeverBegun, present
+from ._returning import present
 from ._session import Session
-from ._values import Isolation, Lost, Report
+from ._values import Isolation, Report
 from .errors import (
     ConstraintError,
     DataError,
-    InvalidStateError,
-    ModelLoaderError,
     TimeoutError,
     from_failure,
 )
@@ -56,8 +53,8 @@ WORKERS_CAUSES = frozenset(
 """What a worker may say of a call. Why it died, only its judge says."""
 
 
-class ModelCore(LosableModel):
-    """A loaded model. All that follows from a call's fate is decided here, for both drivers."""
+class ModelCore(RelayedModel):
+    """A loaded model. All that follows from the fate of a call on its channel is decided here."""
 
     def __init__(
         self,
@@ -297,53 +294,6 @@ class ModelCore(LosableModel):
         renewed = None if limit is None else now + limit
         self._pending = [(exchange, renewed), *self._pending[1:]]
         return renewed
-
-    def _compute_relayed(
-        self, request: Request, answer: Answer, deadline: float | None
-    ) -> Steps[Any]:
-        self.check_usable()
-        plan = answer.plan
-        message = compute_request(self.model_id, plan, request)
-        reply: pb.ComputeReply = yield from self._relay("Compute", message, deadline)
-        try:
-            entries = answer_entries(reply, plan.most)
-            answer.places(entries)
-            return answer.result(entries, [tensor.data for tensor in reply.outputs])
-        except BadFrame as error:
-            yield from self._lose_by_violation(error)
-
-    def _reset_relayed(self, deadline: float | None) -> Steps[None]:
-        self.check_usable()
-        yield from self._relay("Reset", pb.ResetRequest(model_id=self.model_id), deadline)
-
-    def _relay(self, method: str, message: Any, deadline: float | None) -> Steps[Any]:
-        wait = None if deadline is None else deadline - time.monotonic()
-        if wait is not None and wait <= 0:
-            raise TimeoutError("the deadline passed before the call began")
-        try:
-            return (yield Call(method, message, wait))
-        except TimeoutError as error:
-            if not error.model_lost:
-                yield from self._lose_by_deadline("the computation")
-            self._lose(Lost(error.cause, error.message))
-            raise
-        except ModelLoaderError as error:
-            if self.closed:
-                raise InvalidStateError("the model was closed during the call") from None
-            if error.cause is Cause.LOST and self.lost is None:
-                raise (yield from self.learn_verdict()) from None  # the first to notice is told why
-            found = yield from self._explained(error)
-            try:
-                if found is not error:
-                    # A session's name is looked at before anything else: nothing was computed.
-                    if self.is_away and error.cause is Cause.FORBIDDEN:
-                        raise NeverBegun(found.message) from None
-                    raise found from None
-                if error.model_lost or error.cause is Cause.UNAVAILABLE:
-                    self._lose(Lost(error.cause, error.message))
-                raise
-            finally:
-                del found  # else error and frame would hold each other, and the call
 
     def _close_channel(self) -> Steps[None]:
         self.channel.close()
