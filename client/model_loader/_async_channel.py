@@ -20,6 +20,7 @@ from model_loader_wire.frames import BadFrame
 from . import _fork
 from ._blocking_channel import IOV_MAX
 from ._effects import ChannelEnded, DeadlinePassed
+from ._ends import hang_up
 
 READS = 16
 """System calls that one channel makes before the loop may turn to others."""
@@ -87,10 +88,7 @@ class AsyncChannel:
 
     def stop(self) -> None:
         """Wake the waiting call; the descriptor stays."""
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+        hang_up(self.socket)
 
     def close(self) -> None:
         """Close the descriptor."""

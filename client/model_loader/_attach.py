@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import threading
@@ -18,6 +17,7 @@ from model_loader_wire.v1 import attach_pb2 as pb
 
 from . import _fork
 from ._address import ATTACH_SOCKET, INSTEAD, is_trusted
+from ._ends import hang_up, has_gone
 from ._messages import failure_of
 from .errors import NetworkError, SecurityError, from_failure
 
@@ -90,17 +90,11 @@ class AttachConnection:
 
     def has_ended(self) -> bool:
         """Look, without waiting, whether the service has ended the session, or itself."""
-        descriptor = self._socket.fileno()
-        if descriptor < 0:
-            return True
-        poll = select.poll()
-        poll.register(descriptor, select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return has_gone(self._socket)
 
     def close(self) -> None:
         """Close the socket, which ends the session; safe at any time and more than once."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # a thread in a conversation goes on
+        hang_up(self._socket)  # a thread in a conversation goes on
         with self._lock:
             self._finalizer()
 

@@ -10,7 +10,6 @@ bytes have moved (EINTR) moves nothing.
 from __future__ import annotations
 
 import math
-import select
 import socket
 import struct
 import time
@@ -22,6 +21,7 @@ from model_loader_wire.polling import LONGEST_NS, Polling
 
 from . import _fork
 from ._effects import ChannelEnded, DeadlinePassed
+from ._ends import hang_up, has_gone
 
 TIMEVAL = struct.Struct("@qq")
 IOV_MAX = 1024
@@ -127,23 +127,15 @@ class BlockingChannel:
                 return True
 
     def has_ended(self) -> bool:
-        """Look, without waiting and without taking anything, whether the other end is gone.
+        """Look, without waiting, whether the other end is gone.
 
         A reply that nobody has read yet (of an interrupted call) does not hide the end.
         """
-        descriptor = self.socket.fileno()
-        if descriptor < 0:
-            return True
-        poll = select.poll()
-        poll.register(descriptor, select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return has_gone(self.socket)
 
     def stop(self) -> None:
         """Let a thread that waits on the socket go on; the descriptor stays."""
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+        hang_up(self.socket)
 
     def close(self) -> None:
         """Close the descriptor; the caller holds the model's turn."""
