@@ -23,7 +23,7 @@ from loader_service.worker.fresh_python import bootstrap, command
 from loader_service.worker.orders import Spawn
 
 PROGRAM = bootstrap("loader_service.worker.executed")
-WORD_LENGTH = 65536
+WORD_LENGTH = 1 << 17
 """Of what the two say to each other."""
 
 
@@ -71,8 +71,9 @@ def execute(
         "has_file": namespaces.file is not None,
     }
     try:
+        _expect_word(ours, "it ran")
         ours.send(json.dumps(told).encode())
-        _expect_loaded(ours)
+        _expect_word(ours, "it had loaded the device")
         namespaces.root.enter()
         ours.send(json.dumps({}).encode())
     except (OSError, NotExecuted) as error:
@@ -82,10 +83,11 @@ def execute(
     return pid
 
 
-def _expect_loaded(link: socket.socket) -> None:
+def _expect_word(link: socket.socket, when: str) -> None:
+    """Wait until the worker says that it has come so far. Raises NotExecuted."""
     said = link.recv(WORD_LENGTH)
     if not said:
-        raise NotExecuted("Python ended before it had loaded the device")
+        raise NotExecuted(f"Python ended before {when}")
     if error := json.loads(said).get("error"):
         raise NotExecuted(error)
 

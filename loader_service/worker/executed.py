@@ -44,6 +44,7 @@ def _live(link: socket.socket, runtime_name: str) -> int:
     signals.restore_defaults()
     process.set_name("ml-worker")
     process.use_one_malloc_arena()
+    link.send(json.dumps({}).encode())
     told = json.loads(link.recv(WORD_LENGTH))
     order = Spawn.from_fields(told["order"])
     grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
