@@ -7,6 +7,7 @@ of its input's integer type, else it is float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,26 +32,33 @@ _INT8_VERSIONS = {
 }
 
 
-def _version(code: BuiltinOperator, tensor: Tensor) -> int:
-    return _INT8_VERSIONS.get(code, 1) if tensor.type is TensorType.INT8 else 1
-
-
-def _result(
+def _layer(
     graph: SubgraphWriter,
+    code: BuiltinOperator,
     value: Tensor,
+    others: Sequence[Tensor | None],
     name: str,
     shape: Shape,
     quantization: Quantization | BlockwiseQuantization | None,
+    **options: Any,
 ) -> Tensor:
-    """A tensor of the input's type for a layer to fill."""
-    return graph.tensor(name, value.type, shape, quantization=quantization)
+    """Append an operator on a tensor, and others; gives the tensor of that one's type it fills."""
+    result = graph.tensor(name, value.type, shape, quantization=quantization)
+    version = _INT8_VERSIONS.get(code, 1) if value.type is TensorType.INT8 else 1
+    graph.operator(code, [value, *others], [result], version=version, **options)
+    return result
 
 
-def _window(size: int, window: int, stride: int, padding: Padding) -> int:
-    """How many places a window takes along one dimension."""
-    if padding is Padding.SAME:
-        return -(-size // stride)
-    return -(-(size - window + 1) // stride)
+def _windows(
+    value: Tensor, height: int, width: int, stride: int, padding: Padding, channels: int
+) -> Shape:
+    """The shape of what a layer gives for each window of an image."""
+
+    def count(size: int, window: int) -> int:
+        return -(-(size if padding is Padding.SAME else size - window + 1) // stride)
+
+    batch, image_height, image_width, _ = value.shape
+    return batch, count(image_height, height), count(image_width, width), channels
 
 
 def conv_2d(
@@ -66,26 +74,20 @@ def conv_2d(
     quantization: Quantization | None = None,
 ) -> Tensor:
     """2-D convolution. Weights: output channels, height, width, input channels."""
-    batch, height, width, _ = value.shape
-    channels, window_height, window_width, _ = weights.shape
-    shape = (
-        batch,
-        _window(height, window_height, stride, padding),
-        _window(width, window_width, stride, padding),
-        channels,
-    )
-    result = _result(graph, value, name, shape, quantization)
-    graph.operator(
+    channels, height, width, _ = weights.shape
+    return _layer(
+        graph,
         BuiltinOperator.CONV_2D,
-        [value, weights, bias],
-        [result],
-        version=_version(BuiltinOperator.CONV_2D, value),
+        value,
+        [weights, bias],
+        name,
+        _windows(value, height, width, stride, padding, channels),
+        quantization,
         padding=int(padding),
         stride_w=stride,
         stride_h=stride,
         fused_activation_function=int(activation),
     )
-    return result
 
 
 def depthwise_conv_2d(
@@ -101,27 +103,21 @@ def depthwise_conv_2d(
     quantization: Quantization | None = None,
 ) -> Tensor:
     """Convolution of each channel by itself. Weights: 1, height, width, output channels."""
-    batch, height, width, depth = value.shape
-    _, window_height, window_width, channels = weights.shape
-    shape = (
-        batch,
-        _window(height, window_height, stride, padding),
-        _window(width, window_width, stride, padding),
-        channels,
-    )
-    result = _result(graph, value, name, shape, quantization)
-    graph.operator(
+    _, height, width, channels = weights.shape
+    return _layer(
+        graph,
         BuiltinOperator.DEPTHWISE_CONV_2D,
-        [value, weights, bias],
-        [result],
-        version=_version(BuiltinOperator.DEPTHWISE_CONV_2D, value),
+        value,
+        [weights, bias],
+        name,
+        _windows(value, height, width, stride, padding, channels),
+        quantization,
         padding=int(padding),
         stride_w=stride,
         stride_h=stride,
-        depth_multiplier=channels // depth,
+        depth_multiplier=channels // value.shape[-1],
         fused_activation_function=int(activation),
     )
-    return result
 
 
 def fully_connected(
@@ -136,15 +132,16 @@ def fully_connected(
 ) -> Tensor:
     """Each row of a batch times the transposed weights. Weights: output units, input units."""
     shape = (value.shape[0], weights.shape[0])
-    result = _result(graph, value, name, shape, quantization)
-    graph.operator(
+    return _layer(
+        graph,
         BuiltinOperator.FULLY_CONNECTED,
-        [value, weights, bias],
-        [result],
-        version=_version(BuiltinOperator.FULLY_CONNECTED, value),
+        value,
+        [weights, bias],
+        name,
+        shape,
+        quantization,
         fused_activation_function=int(activation),
     )
-    return result
 
 
 def pool_2d(
@@ -158,26 +155,20 @@ def pool_2d(
     padding: Padding = Padding.VALID,
 ) -> Tensor:
     """Average or maximum (`AVERAGE_POOL_2D`, `MAX_POOL_2D`) of square windows."""
-    batch, height, width, channels = value.shape
-    shape = (
-        batch,
-        _window(height, size, stride, padding),
-        _window(width, size, stride, padding),
-        channels,
-    )
-    result = _result(graph, value, name, shape, value.quantization)
-    graph.operator(
+    return _layer(
+        graph,
         code,
-        [value],
-        [result],
-        version=_version(code, value),
+        value,
+        [],
+        name,
+        _windows(value, size, size, stride, padding, value.shape[-1]),
+        value.quantization,
         padding=int(padding),
         stride_w=stride,
         stride_h=stride,
         filter_width=size,
         filter_height=size,
     )
-    return result
 
 
 def mean(
@@ -191,15 +182,16 @@ def mean(
     """Mean over `axes`, which disappear."""
     indices = graph.constant(f"{name}/axes", np.array(axes, np.int32))
     shape = tuple(size for axis, size in enumerate(value.shape) if axis not in axes)
-    result = _result(graph, value, name, shape, quantization)
-    graph.operator(
+    return _layer(
+        graph,
         BuiltinOperator.MEAN,
-        [value, indices],
-        [result],
-        version=_version(BuiltinOperator.MEAN, value),
+        value,
+        [indices],
+        name,
+        shape,
+        quantization,
         keep_dims=False,
     )
-    return result
 
 
 def arithmetic(
@@ -214,30 +206,32 @@ def arithmetic(
 ) -> Tensor:
     """`ADD`, `SUB` or `MUL` of two tensors, broadcast to one shape."""
     shape = np.broadcast_shapes(left.shape, right.shape)
-    result = _result(graph, left, name, shape, quantization)
-    graph.operator(
+    return _layer(
+        graph,
         code,
-        [left, right],
-        [result],
-        version=_version(code, left),
+        left,
+        [right],
+        name,
+        shape,
+        quantization,
         fused_activation_function=int(activation),
     )
-    return result
 
 
 def softmax(
     graph: SubgraphWriter, value: Tensor, name: str, *, quantization: Quantization | None = None
 ) -> Tensor:
     """Softmax over the last dimension; an int8 result needs scale 1/256 and zero point -128."""
-    result = _result(graph, value, name, value.shape, quantization)
-    graph.operator(
+    return _layer(
+        graph,
         BuiltinOperator.SOFTMAX,
-        [value],
-        [result],
-        version=_version(BuiltinOperator.SOFTMAX, value),
+        value,
+        [],
+        name,
+        value.shape,
+        quantization,
         beta=1.0,
     )
-    return result
 
 
 def reshape(graph: SubgraphWriter, value: Tensor, shape: Shape, name: str) -> Tensor:
@@ -246,6 +240,13 @@ def reshape(graph: SubgraphWriter, value: Tensor, shape: Shape, name: str) -> Te
     known = -int(np.prod(shape)) if -1 in shape else 0
     count = int(np.prod(value.shape))
     static = tuple(count // known if size == -1 else size for size in shape)
-    result = _result(graph, value, name, static, value.quantization)
-    graph.operator(BuiltinOperator.RESHAPE, [value, sizes], [result], new_shape=shape)
-    return result
+    return _layer(
+        graph,
+        BuiltinOperator.RESHAPE,
+        value,
+        [sizes],
+        name,
+        static,
+        value.quantization,
+        new_shape=shape,
+    )
