@@ -1,21 +1,15 @@
-"""The driver for an event loop: carries out the core's effects with asyncio and grpc.aio."""
+"""The driver for an event loop: carries out the core's effects with asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
-
-from . import _fork
 from ._async_channel import AsyncChannel
-from ._blocking_control import GRPC_OPTIONS, NOTIFY_SECONDS, STREAMED
+from ._async_control import AsyncControl
 from ._effects import (
     Adopt,
     Call,
@@ -32,9 +26,7 @@ from ._effects import (
     Transfer,
     Upload,
 )
-from ._messages import SERVICE, SESSION_KEY, error_of_status, read_reply
-from ._tls import open_channel
-from .errors import InvalidStateError, NetworkError
+from .errors import InvalidStateError
 
 Result = TypeVar("Result")
 
@@ -44,13 +36,7 @@ class AsyncDriver:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._target = ""
-        self._metadata: tuple[tuple[str, str], ...] = ()
-        self._channel: Any = None
-        self._methods: dict[str, Any] = {}
-        self._stream: Any = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._generation = _fork.current
+        self._control = AsyncControl(self._loop)
         self._carry_out: dict[type, Callable[[Any], Awaitable[Any]]] = {
             Transfer: self._transfer,
             Exclusive: self.exclusive,
@@ -104,18 +90,7 @@ class AsyncDriver:
 
     def spawn(self, steps: Steps[Any]) -> None:
         """Run a piece of the core that nobody waits for."""
-        self._keep(self.run(steps))
-
-    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _close_unclaimed(self, effect: Upload, call: Any) -> None:
-        """Tell the service of a reply that came just when its caller was cancelled."""
-        data = await _swallow(call)
-        if data is not None and effect.unclaimed is not None:
-            await self._notify(effect.unclaimed(read_reply(effect.method, data)))
+        self._control.keep(self.run(steps))
 
     async def _transfer(self, effect: Transfer) -> None:
         channel: AsyncChannel = effect.channel
@@ -140,14 +115,13 @@ class AsyncDriver:
 
     async def _call(self, effect: Call) -> Any:
         request = effect.request.SerializeToString()
-        return await self._reply(effect.method, self._start(effect.method, request, effect.timeout))
+        return await self._control.ask(effect.method, request, effect.timeout)
 
     async def _notify(self, effect: Notify) -> None:
-        try:
-            call = self._start(effect.method, effect.request.SerializeToString(), NOTIFY_SECONDS)
-        except Exception:  # the connection is gone, and with it what was to be told
-            return
-        self._keep(_swallow(call))
+        self._tell(effect)
+
+    def _tell(self, effect: Notify) -> None:
+        self._control.notify(effect.method, effect.request.SerializeToString())
 
     async def _upload(self, effect: Upload) -> Any:
         faults: list[BaseException] = []
@@ -164,17 +138,13 @@ class AsyncDriver:
                 faults.append(fault)
                 raise
 
-        call = self._start(effect.method, requests(), effect.timeout)
-        ending = _Ending(call)
+        tell = effect.unclaimed
+        unclaimed = None if tell is None else lambda reply: self._tell(tell(reply))
         try:
-            return await self._reply(effect.method, call, ending)
+            return await self._control.ask(effect.method, requests(), effect.timeout, unclaimed)
         except Exception:
             if faults:
                 raise faults[0] from None
-            raise
-        except BaseException:
-            if effect.unclaimed is not None:
-                self._keep(self._close_unclaimed(effect, call))
             raise
 
     async def _pause(self, effect: Pause) -> None:
@@ -187,131 +157,14 @@ class AsyncDriver:
         return AsyncChannel(self._loop, effect.socket, effect.ended)
 
     async def _dial(self, effect: Dial) -> None:
-        self._metadata = ((SESSION_KEY, effect.token),) if effect.token else ()
-        if effect.target != self._target:
-            stream, self._stream = self._stream, None
-            if stream is not None:
-                stream.cancel()
-            if self._channel is not None:
-                # What is still called there finds out by itself: closing would cancel its task.
-                self._keep(self._channel.close(NOTIFY_SECONDS))
-            self._channel = open_channel(grpc.aio, effect.target, effect.tls, GRPC_OPTIONS)
-            self._methods = {}
-            self._target = effect.target
+        self._control.dial(effect.target, effect.token, tls=effect.tls)
 
     async def _forget(self, effect: Forget) -> None:
-        self._target = ""
+        self._control.forget()
 
     async def _open_stream(self, effect: OpenStream) -> Any:
-        method = self._channel.unary_stream(SERVICE + "OpenSession")
-        stream = method(effect.request.SerializeToString())
-        try:
-            async with asyncio.timeout(effect.timeout):
-                first = await stream.read()
-        except BaseException as error:
-            stream.cancel()
-            if isinstance(error, grpc.RpcError):
-                raise _error_of(error) from None
-            if isinstance(error, TimeoutError):
-                raise NetworkError("the service did not open a session in time") from None
-            raise
-        if first is grpc.aio.EOF:  # type: ignore[attr-defined]
-            raise NetworkError("the service ended the session at once")
-        self._stream = stream
-        listening = self._loop.create_task(_listen(stream, effect.told))
-        # A forgotten connection must not be kept by who listens for it.
-        weakref.finalize(self, _stop_listening, self._loop, listening).atexit = False
-        return read_reply("OpenSession", first)
+        request = effect.request.SerializeToString()
+        return await self._control.open_stream(request, effect.timeout, effect.told)
 
     async def _hang_up(self, effect: HangUp) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.cancel()
-        channel, self._channel = self._channel, None
-        self._methods = {}  # they hold the channel, and that its connection
-        if channel is not None:
-            await channel.close()
-
-    def _start(self, method: str, request: Any, timeout: float | None) -> Any:
-        _fork.check(self._generation, "connection")
-        channel = self._channel
-        if channel is None:
-            raise InvalidStateError("the connection was closed")
-        call = self._methods.get(method)
-        if call is None:
-            make = channel.stream_unary if method in STREAMED else channel.unary_unary
-            call = self._methods[method] = make(SERVICE + method)
-        return call(request, timeout=timeout, metadata=self._metadata)
-
-    async def _reply(self, method: str, call: Any, ending: _Ending | None = None) -> Any:
-        try:
-            return read_reply(method, await call)
-        except grpc.RpcError as error:
-            raise (ending and ending.error_behind(error)) or _error_of(error) from None
-        except BaseException:
-            call.cancel()  # a cancelled task withdraws the work, too
-            raise
-
-
-class _Ending:
-    """What was said first of why a call with a stream of requests ended.
-
-    When a request cannot be written because the call is over, grpc.aio puts an internal error of
-    its own in the place of the service's word (https://github.com/grpc/grpc/issues/36066).
-    """
-
-    def __init__(self, call: Any) -> None:
-        self._said: tuple[Any, Any, Any] | None = None
-        call.add_done_callback(self._note)
-
-    def error_behind(self, error: Any) -> Exception | None:
-        """Give the error that an internal one stands in the place of, if there is one."""
-        if self._said is None or error.code() is not grpc.StatusCode.INTERNAL:
-            return None
-        code, details, trailers = self._said
-        return error_of_status(code.name, details or "", tuple(trailers or ()))
-
-    def _note(self, call: Any) -> None:
-        if self._said is None:
-            code, details, trailers = call.code(), call.details(), call.trailing_metadata()
-            self._said = (_at_once(code), _at_once(details), _at_once(trailers))
-
-
-def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Give the result of a coroutine that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    coroutine.close()
-    raise RuntimeError("a call that is over still waits for its status")
-
-
-async def _listen(stream: Any, told: Callable[[Any], None]) -> None:
-    """Pass on the events of a session until they end."""
-    try:
-        while (data := await stream.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-            told(read_reply("OpenSession", data))
-    except (grpc.RpcError, NetworkError, asyncio.CancelledError):
-        pass  # a task that ends by an error would hold it, and that the stream
-    finally:
-        stream.cancel()
-        told(None)
-
-
-def _stop_listening(loop: asyncio.AbstractEventLoop, listening: asyncio.Task[None]) -> None:
-    """Called in any thread, at any time."""
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(listening.cancel)
-
-
-async def _swallow(call: Any) -> Any:
-    try:
-        return await call
-    except (grpc.RpcError, asyncio.CancelledError):
-        return None
-
-
-def _error_of(error: Any) -> Exception:
-    trailers = tuple(error.trailing_metadata() or ())
-    return error_of_status(error.code().name, error.details() or "", trailers)
+        await self._control.hang_up()
