@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from loader_service.sandbox import cgroup_mounts, cgroup_v1, cgroup_v2, delegate
+from loader_service.sandbox.cgroup_directory import processes_of, remove_below
+from loader_service.sandbox.cgroup_group import Group, GroupLimits
 from loader_service.sandbox.cgroup_names import (
     BROKER_LEAF,
     is_stale,
@@ -21,15 +23,7 @@ from loader_service.sandbox.cgroup_names import (
     safe_name,
     start_time,
 )
-from loader_service.sandbox.cgroup_tree import (
-    CONTROLLER_LAYERS,
-    Controller,
-    Group,
-    GroupLimits,
-    Tree,
-    processes_of,
-    remove_below,
-)
+from loader_service.sandbox.cgroup_tree import CONTROLLER_LAYERS, Controller, Tree
 
 __all__ = [
     "CONTROLLER_LAYERS",
