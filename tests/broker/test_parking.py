@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -19,7 +19,6 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
 from tests.support.memories import memories
 from tests.support.raw_client import (
-    HANG_SECONDS,
     RawSession,
     Service,
     detail_of,
@@ -28,18 +27,11 @@ from tests.support.raw_client import (
     request_of,
     send,
 )
+from tests.support.waiting import wait_until
 
 QUICK: dict[str, Any] = {"ping_seconds": 0.05, "keep_alive_seconds": 0.1}
 """Settings by which a model is parked soon after its last call."""
 CLOSE = "CloseModel"
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that must come; the time is a bound against hangs."""
-    end = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"not within {HANG_SECONDS} s: {what}"
-        time.sleep(0.02)
 
 
 def row(session: RawSession, model_id: str) -> pb.ModelRow:

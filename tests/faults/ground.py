@@ -24,14 +24,9 @@ from tests.shared_models import REPOSITORY
 from tests.support.processes import describe, wait_until_empty
 from tests.support.raw_client import HANG_SECONDS, RawSession, Service
 from tests.support.stopping import is_dead, resume
+from tests.support.waiting import wait_until
 
 Said = dict[str, Any]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait for what must come; the time is a bound against hangs."""
-    left = wait_until_empty(lambda: [] if condition() else [0], HANG_SECONDS)
-    assert not left, f"not within {HANG_SECONDS} s: {what}"
 
 
 def settled(look: Callable[[], list[str]]) -> list[str]:
@@ -197,7 +192,7 @@ class Ground:
         def others() -> set[int]:
             return set(self.service.workers()) - {self.bystander.pid}
 
-        wait_for(lambda: bool(others()), "the one worker beside the bystander's")
+        wait_until(lambda: bool(others()), "the one worker beside the bystander's")
         (pid,) = others()
         return pid
 
@@ -233,7 +228,9 @@ class Ground:
             self._loads_again()
             self.service.wait_for_zygotes(1)
             if self.bystander_has_group():
-                wait_for(lambda: len(self.service.cgroups()) == 1, "the end of the others' cgroups")
+                wait_until(
+                    lambda: len(self.service.cgroups()) == 1, "the end of the others' cgroups"
+                )
             wait_until_empty(self._new_descriptors, HANG_SECONDS)
             assert not self._new_descriptors(), (self.service.open_files(), self._descriptors)
         else:

@@ -14,8 +14,9 @@ import pytest
 
 from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer import costly, small, stateful
-from tests.faults.ground import Client, Ground, error_in, wait_for
+from tests.faults.ground import Client, Ground, error_in
 from tests.support.stopping import resume, stop, wait_until_stopped
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.isolation
 
@@ -57,7 +58,7 @@ def computing(ground: Ground, client: Client, paths: dict[str, str], road: str) 
     process = psutil.Process(ground.worker())
     before = process.cpu_times().user
     client.begin("compute", fill=PRODUCTS, dtype="int32")
-    wait_for(lambda: process.cpu_times().user >= before + 0.03, "the worker to compute")
+    wait_until(lambda: process.cpu_times().user >= before + 0.03, "the worker to compute")
     return [1, PRODUCTS, PRODUCTS]
 
 
@@ -181,6 +182,6 @@ def test_an_idle_models_loss_is_told_without_a_call(
     ground.kill(victim, client)
     reason = "killed" if victim == "worker" else "unavailable"
     # "lost" is what the asynchronous face says until the service has told why.
-    wait_for(lambda: client.ask("lost") not in (None, "lost"), "the loss being noticed")
+    wait_until(lambda: client.ask("lost") not in (None, "lost"), "the loss being noticed")
     assert client.ask("lost") == reason
     ground.check(client)

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from loader_service.writer import small
-from tests.faults.ground import Client, StagedService, wait_for
+from tests.faults.ground import Client, StagedService
 from tests.support.usage import Usage
+from tests.support.waiting import wait_until
 
 PARTS = 10
 WARM_UP = 3
@@ -116,7 +117,7 @@ def test_loads_and_closes(place: Place, count: int) -> None:
     def part() -> None:
         place.client.ask("cycles", path=place.model, count=count // PARTS, seconds=LONG_SECONDS)
         place.service.wait_for_workers([])
-        wait_for(lambda: not place.service.cgroups(), "the end of every worker's cgroup")
+        wait_until(lambda: not place.service.cgroups(), "the end of every worker's cgroup")
 
     before, kinds = (LOADS_BEFORE, SLACK.keys()) if count > 100 else (10, COUNTED)
     place.client.ask("cycles", path=place.model, count=before, seconds=LONG_SECONDS)

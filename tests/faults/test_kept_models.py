@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loader_service.writer import small
-from tests.faults.ground import wait_for
 from tests.support.raw_client import RawSession, Service
+from tests.support.waiting import wait_until
 
 
 def kept(service: Service) -> int:
@@ -24,4 +24,4 @@ def test_sessions_that_loaded_nothing_end_last(idle: int) -> None:
         for other in others:
             assert kept(service) == 1
             other.close()
-        wait_for(lambda: kept(service) == 0, "the kept model to be let go of")
+        wait_until(lambda: kept(service) == 0, "the kept model to be let go of")

@@ -10,9 +10,10 @@ import pytest
 
 from loader_service.writer import small
 from tests.broker.conftest import ONE
-from tests.faults.ground import Client, Ground, wait_for
+from tests.faults.ground import Client, Ground
 from tests.support.raw_client import RawSession
 from tests.support.stopping import is_dead, wait_until_stopped
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.isolation
 
@@ -27,7 +28,7 @@ def test_one_that_died_while_nothing_happened(ground: Ground, client: Client) ->
     first = ground.zygote()
     os.kill(first, signal.SIGKILL)
     # The broker reaps it at once, and needs it only for the next load.
-    wait_for(lambda: first not in ground.service.zygotes(), "the dead zygote being reaped")
+    wait_until(lambda: first not in ground.service.zygotes(), "the dead zygote being reaped")
     with RawSession(ground.service.directory, "again") as session:
         reply = session.load(small.add(), relayed=True)
         assert session.compute(reply.model_id, ONE).outputs
@@ -53,7 +54,7 @@ def test_one_that_dies_in_a_birth_leaves_no_half_born_worker(
         # What the dead zygote had forked is nobody's model, and ends.
         for pid in half_born:
             assert reply.isolation.worker_pid != pid
-            wait_for(partial(is_dead, pid), "the end of the half-born worker")
+            wait_until(partial(is_dead, pid), "the end of the half-born worker")
     ground.check(client)
 
 
@@ -68,7 +69,7 @@ def test_two_in_a_row_are_an_error_and_the_third_load_is_well(
         wait_until_stopped(first)
         ground.arm("the zygote was asked")
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: ground.service.zygotes() not in ([], [first]), "another zygote")
+        wait_until(lambda: ground.service.zygotes() not in ([], [first]), "another zygote")
         second = ground.zygote()
         wait_until_stopped(second)
         os.kill(second, signal.SIGKILL)

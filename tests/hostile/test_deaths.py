@@ -14,10 +14,11 @@ import pytest
 
 import model_loader as ml
 from loader_service.broker.verdict import CRASHES
-from tests.faults.ground import groups_of, trees_of, wait_for
+from tests.faults.ground import groups_of, trees_of
 from tests.hostile.probe_runtime import FAULTS
 from tests.hostile.probes import Probe, ProbeService
 from tests.support.processes import wait_until_empty
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.isolation
 
@@ -232,7 +233,7 @@ def test_a_hundred_deaths_leave_nothing() -> None:
 
         def settle() -> None:
             service.wait_for_workers([])
-            wait_for(lambda: not groups_of(service.pid), "the end of every worker's cgroup")
+            wait_until(lambda: not groups_of(service.pid), "the end of every worker's cgroup")
 
         for _ in range(5):
             round_of_deaths()

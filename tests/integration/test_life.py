@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 import model_loader as ml
 from loader_service.writer import small
+from tests.support.waiting import wait_until
 
 from .conftest import broker_pid
 
@@ -38,14 +38,6 @@ print(json.dumps({
 }), flush=True)
 {ending}
 """
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that must come; the time is a bound against hangs."""
-    end = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"not within {HANG_SECONDS} s: {what}"
-        time.sleep(0.02)
 
 
 def gone(*pids: int) -> bool:

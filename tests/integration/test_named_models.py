@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.repository.folders import put
 from tests.support.memories import memories
 from tests.support.raw_client import HANG_SECONDS, RawSession, Service
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.isolation
 
@@ -63,14 +64,6 @@ def answer(model: ml.MLModel) -> float:
     """What a model that adds a number gives for 1."""
     with model:
         return float(model.compute(ONE)[0])
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    """Wait until the service has noticed what the operator did."""
-    deadline = time.monotonic() + HANG_SECONDS
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def versions(service: Service) -> list[int]:
@@ -137,7 +130,7 @@ def test_only_a_version_that_runs_takes_over(
         with pytest.raises(ml.NotFoundError, match=f"no version {version} of 'adder'; there is 1$"):
             loader.load_by_name("adder", version)
     put(folder, "adder", 7, small.add(7))
-    wait_for(lambda: versions(service) == [1, 7])
+    wait_until(lambda: versions(service) == [1, 7], "version 7")
     assert answer(loader.load_by_name("adder")) == 8
     assert answer(loader.load_by_name("adder", 1)) == 2
     # What was changed for a bad one serves on as it was, and what is withdrawn is gone.
@@ -145,7 +138,7 @@ def test_only_a_version_that_runs_takes_over(
     wait_for_log(service, "adder:7 is not served: its SHA-256 is ")
     assert answer(loader.load_by_name("adder")) == 8
     (folder / "adder" / "7").rename(folder / "adder" / ".7")
-    wait_for(lambda: versions(service) == [1])
+    wait_until(lambda: versions(service) == [1], "its end")
     assert answer(loader.load_by_name("adder")) == 2
     with running:
         assert float(running.compute(ONE)[0]) == 2
@@ -164,5 +157,5 @@ def test_the_bytes_stay_with_the_service(service: Service, loader: ml.MLModelLoa
         assert len(reply.SerializeToString()) < 200
     held, ours = memories(service.pid), memories(os.getpid())
     answer(loader.load_by_name("adder"))
-    wait_for(lambda: memories(service.pid) <= held)
+    wait_until(lambda: memories(service.pid) <= held, "the end of its bytes")
     assert memories(os.getpid()) <= ours

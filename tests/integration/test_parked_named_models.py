@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ from loader_service.repository.files import MODEL
 from loader_service.writer import small, stateful
 from tests.repository.folders import put
 from tests.support.memories import memories
-from tests.support.raw_client import HANG_SECONDS, Service
+from tests.support.raw_client import Service
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.isolation, pytest.mark.slow]
 
@@ -39,14 +39,6 @@ def service(folder: Path) -> Iterator[Service]:
         keep_alive_seconds=0.1,
     ) as service:
         yield service
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that must come; the time is a bound against hangs."""
-    end = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"not within {HANG_SECONDS} s: {what}"
-        time.sleep(0.02)
 
 
 def processes(connection: ml.Connection) -> dict[str, int]:

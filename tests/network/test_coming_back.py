@@ -6,8 +6,7 @@ import asyncio
 import shutil
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from model_loader_wire.causes import Cause
 from tests.support.certificates import needs_openssl
 from tests.support.daemon import Daemon
 from tests.support.raw_client import HANG_SECONDS
+from tests.support.waiting import wait_until
 
 from .conftest import TOKEN, Site
 
@@ -68,14 +68,6 @@ def place(site: Site) -> Iterator[Place]:
         yield place
     finally:
         place.close()
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that must come; the time is a bound against hangs."""
-    end = time.monotonic() + HANG_SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"not within {HANG_SECONDS} s: {what}"
-        time.sleep(0.01)
 
 
 def test_models_come_back_and_what_keeps_state_does_not(place: Place, site: Site) -> None:

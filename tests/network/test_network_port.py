@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from tests.integration.test_values import TYPES
 from tests.support.certificates import needs_openssl
 from tests.support.daemon import Daemon
 from tests.support.raw_client import HANG_SECONDS, detail_of, load_parts
+from tests.support.waiting import wait_until
 
 from .conftest import OTHER_TOKEN, TOKEN, Site, address_of, digest
 
@@ -80,14 +81,6 @@ def raw(address: str, site: Site, name: str, token: str | None = None) -> Iterat
         credentials = grpc.composite_channel_credentials(credentials, call)
     with grpc.secure_channel(address.removeprefix("tcp://"), credentials) as channel:
         yield channel
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + HANG_SECONDS
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_every_type_shape_and_state_is_as_on_a_socket(address: str, site: Site) -> None:
@@ -209,7 +202,9 @@ def test_tokens_where_no_certificate_is_asked_for(site: Site) -> None:
                 site_tokens.write_text(f"another {digest(OTHER_TOKEN)}\n", "ascii")
                 try:
                     os.kill(daemon.pid, signal.SIGHUP)
-                    until(lambda: "the configuration was read again" in daemon.log())
+                    wait_until(
+                        lambda: "the configuration was read again" in daemon.log(), "a reading"
+                    )
                 finally:
                     site_tokens.write_text(before, "ascii")
                 with pytest.raises(ml.SecurityError, match="the token is not one of this"):
@@ -456,7 +451,7 @@ def test_new_files_hold_for_new_connections(site: Site, tmp_path: Path) -> None:
                 text = text.replace(str(site.folder / name), str(path))
             file.write_text(text, encoding="utf-8")
             os.kill(daemon.pid, signal.SIGHUP)
-            until(lambda: "the configuration was read again" in daemon.log())
+            wait_until(lambda: "the configuration was read again" in daemon.log(), "a reading")
             with pytest.raises(ml.SecurityError, match="does not prove to be"):
                 ml.connect(address, **site.client("alice"))
             shown = site.client("alice") | {"ca": site.stranger.certificate}
