@@ -6,9 +6,9 @@ import time
 from math import prod
 from typing import Any
 
+from model_loader_wire.buffers import byte_view
 from model_loader_wire.causes import Cause
 from model_loader_wire.data_types import DataType
-from model_loader_wire.exchange import byte_view
 from model_loader_wire.frames import BadFrame, Entry
 from model_loader_wire.v1 import model_loader_pb2 as pb
 

@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from model_loader_wire.buffers import Buffer, byte_view, rest
 from model_loader_wire.causes import Failure
 from model_loader_wire.frames import (
     FAILURE_LENGTH,
@@ -29,8 +30,6 @@ from model_loader_wire.frames import (
     unpack_header,
     unpack_table,
 )
-
-Buffer = bytes | bytearray | memoryview
 
 FIRST_READ = 16 << 10
 """Bytes asked for at first: a small reply comes in one call, a large one is read in place."""
@@ -290,24 +289,3 @@ class Exchange:
                 place += entry.byte_length
             self.tensors = tensors
         self.done = True
-
-
-def rest(buffers: Sequence[Buffer], gone: int) -> list[Buffer]:
-    """Return what follows the first `gone` bytes of some buffers."""
-    left: list[Buffer] = []
-    for buffer in buffers:
-        view = byte_view(buffer)
-        if gone >= len(view):
-            gone -= len(view)
-            continue
-        left.append(view[gone:])
-        gone = 0
-    return left
-
-
-def byte_view(buffer: Buffer) -> memoryview:
-    """See a C-contiguous buffer of any element type as bytes."""
-    view = memoryview(buffer)
-    if view.format == "B" and view.ndim == 1:
-        return view
-    return view.cast("B") if view.nbytes else memoryview(b"")

@@ -11,16 +11,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from model_loader_wire.exchange import (
-    FIRST_READ,
-    LOG_LENGTH,
-    Buffer,
-    Exchange,
-    KnownTable,
-    Places,
-    byte_view,
-    rest,
-)
+from model_loader_wire.buffers import Buffer, byte_view, rest
+from model_loader_wire.exchange import FIRST_READ, LOG_LENGTH, Exchange, KnownTable, Places
 from model_loader_wire.frames import BadFrame, Header, Kind, pack_header, unpack_header
 
 _SEQUENCE = struct.Struct("<Q")

@@ -14,7 +14,7 @@ from loader_service.worker.failing import failure_of
 from loader_service.worker.inbox import ChannelClosed
 from loader_service.worker.orders import Go
 from loader_service.worker.serving import PARTS_AT_A_TIME, Serving
-from model_loader_wire.exchange import byte_view
+from model_loader_wire.buffers import byte_view
 from model_loader_wire.frames import Header
 
 

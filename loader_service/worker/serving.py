@@ -20,8 +20,8 @@ from loader_service.worker.inbox import ChannelClosed, Inbox
 from loader_service.worker.orders import Go
 from loader_service.worker.requests import Known, Requests
 from loader_service.worker.steady import SteadyCall
+from model_loader_wire.buffers import byte_view
 from model_loader_wire.causes import Cause, Failure
-from model_loader_wire.exchange import byte_view
 from model_loader_wire.frames import (
     BadFrame,
     Entry,

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from model_loader_wire.buffers import byte_view
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
-from model_loader_wire.exchange import FIRST_READ, GROWTH, Exchange, KnownTable, byte_view
+from model_loader_wire.exchange import FIRST_READ, GROWTH, Exchange, KnownTable
 from model_loader_wire.frames import (
     HEADER,
     BadFrame,
@@ -286,9 +287,3 @@ def test_log_stays_short() -> None:
     assert exchange.done
     assert len(exchange.received_counts) < 100
     assert sum(exchange.received_counts) == len(data)
-
-
-def test_byte_view_of_any_buffer() -> None:
-    assert bytes(byte_view(b"abc")) == b"abc"
-    assert byte_view(memoryview(b"abcd").cast("I")).nbytes == 4
-    assert len(byte_view(memoryview(bytearray(8)).cast("I")[2:])) == 0

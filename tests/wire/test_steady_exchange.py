@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model_loader_wire.buffers import byte_view
 from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.data_types import DataType
-from model_loader_wire.exchange import Exchange, KnownTable, byte_view
+from model_loader_wire.exchange import Exchange, KnownTable
 from model_loader_wire.frames import (
     BadFrame,
     Entry,
