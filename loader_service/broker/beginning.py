@@ -7,6 +7,7 @@ warms up.
 
 from __future__ import annotations
 
+import signal
 from typing import NamedTuple
 
 from loader_service.broker.zygote_process import ZygoteProcess, start_zygote
@@ -29,4 +30,10 @@ def begin(runtime: str) -> Beginning:
     allow_many()
     # First the cgroup: finding it may move this process, and its children belong where it is.
     tree = cgroup.discover()
-    return Beginning(tree, start_zygote(runtime))
+    # Ctrl-C at a terminal is sent to all of this process's group, in which the zygote is until it
+    # begins a session of its own. What becomes of it is for the broker alone to say.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return Beginning(tree, start_zygote(runtime))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -35,8 +35,11 @@ def exit_on_signals() -> None:
 def restore_defaults() -> None:
     """Give every signal its default action and unblock all, as a freshly executed program has.
 
-    SIGPIPE stays ignored: a closed channel is an error of the write, not the death of the worker.
+    What has come while it was blocked is dropped. SIGPIPE stays ignored: a closed channel is an
+    error of the write, not the death of the worker.
     """
+    for number in signal.sigpending() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -28,6 +28,27 @@ sys.stderr = sys.stdout  # what the zygote says when its broker is gone is not l
 sys.exit(main(sys.argv[1:]))
 """
 """The daemon, which interrupts itself at one of its imports, and names that."""
+AT_A_TERMINAL = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.support.processes import children
+def takes_or_holds_back(pid):
+    lines = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    masks = [int(line[1], 16) for line in lines if line[0] in ("SigCgt:", "SigBlk:")]
+    return any(mask >> signal.SIGINT - 1 & 1 for mask in masks)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "grpc":
+            sys.meta_path.remove(self)
+            (zygote,) = children()
+            while not takes_or_holds_back(zygote):
+                time.sleep(0.01)
+            os.killpg(0, signal.SIGINT)
+from loader_service.broker.daemon import main
+sys.meta_path.insert(0, Finder())
+sys.exit(main(sys.argv[1:]))
+"""
+"""The daemon, which interrupts its whole group when its zygote is on its way."""
 AT_THE_END = """
 import atexit, os, signal, sys
 atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -48,6 +69,7 @@ def daemon(program: str, *words: object) -> subprocess.CompletedProcess[str]:
         timeout=HANG_SECONDS,
         check=False,
         cwd=REPOSITORY,
+        start_new_session=True,
     )
 
 
@@ -69,6 +91,12 @@ def test_ctrl_c_is_quiet_at_any_import(short_folder: Path) -> None:
     assert len(set(said)) == len(said)
     # The last of them come when the zygote is on its way.
     assert any(name.startswith("grpc") for name in said), said
+
+
+def test_ctrl_c_at_a_terminal_is_not_the_zygotes(short_folder: Path) -> None:
+    done = daemon(AT_A_TERMINAL, "--directory", short_folder / "service")
+    assert done.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" not in done.stderr
 
 
 def test_ctrl_c_is_quiet_when_the_service_has_ended(short_folder: Path) -> None:

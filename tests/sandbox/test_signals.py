@@ -111,6 +111,7 @@ def test_signal_actions_and_masks_go_back_to_a_fresh_programs() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
+        os.kill(os.getpid(), signal.SIGINT)  # which would end it as soon as it is unblocked
         signals.restore_defaults()
         return [
             signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
