@@ -9,16 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from loader_service.runtime.engine import LoadedModel
+from loader_service.worker.answering import PARTS_AT_A_TIME, Answering
 from loader_service.worker.assembly import Assembly
 from loader_service.worker.failing import failure_of
 from loader_service.worker.inbox import ChannelClosed
 from loader_service.worker.orders import Go
-from loader_service.worker.serving import PARTS_AT_A_TIME, Serving
 from model_loader_wire.buffers import byte_view
-from model_loader_wire.frames import Header
 
 
-class Guest(Serving):
+class Guest(Answering):
     """A loaded model that is served in turns, and never waited for.
 
     It takes its next request only when its answer has gone: no more than one answer is ever
@@ -29,15 +28,14 @@ class Guest(Serving):
         self,
         model: LoadedModel,
         channel: socket.socket,
-        control: socket.socket,
         go: Go,
         scratch: memoryview,
     ) -> None:
         """Serve a model on a channel that does not block."""
-        super().__init__(model, channel, control, go)
+        self._assembly = Assembly(channel, go.tensor_bytes, scratch)
+        super().__init__(model, channel, self._assembly, go)
         self.memory_bytes = go.memory_bytes
         """The model's own part of the host's limit."""
-        self._assembly = self._inbox = Assembly(channel, go.tensor_bytes, scratch)
         self._unsent: list[memoryview] = []
 
     @property
@@ -72,10 +70,7 @@ class Guest(Serving):
             self._next()
         self._assembly.begin()
 
-    def _expect_again(self, header: Header) -> None:
-        """Keep to the usual path: the steady one waits for its channel."""
-
-    def _write(self, parts: list[Any], remaining: int | None = None) -> None:
+    def _write(self, parts: list[Any]) -> None:
         """Send what the channel takes; the rest is sent in later turns."""
         self._unsent = [view for view in map(byte_view, parts) if len(view)]
         self._send()

@@ -197,7 +197,7 @@ class Host:
         """Make a model that has come whole a guest, and declare it."""
         go = arriving.go
         opened = open_model(self._runtime, arriving.model.whole(), go)
-        guest = Guest(opened.model, self._channels[number], self._control, go, self._scratch)
+        guest = Guest(opened.model, self._channels[number], go, self._scratch)
         say_facts(self._control, Message.LOADED, opened.declaration(), NUMBER.pack(number))
         return guest
 

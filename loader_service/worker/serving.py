@@ -14,31 +14,19 @@ from time import monotonic_ns
 from typing import Any
 
 from loader_service.runtime.engine import LoadedModel
+from loader_service.worker.answering import PARTS_AT_A_TIME, Answering
 from loader_service.worker.control import HEAD, PONG, Message, pack, unpack_head
-from loader_service.worker.failing import Refused, failure_of
+from loader_service.worker.failing import failure_of
 from loader_service.worker.inbox import ChannelClosed, Inbox
 from loader_service.worker.orders import Go
-from loader_service.worker.requests import Known, Requests
+from loader_service.worker.requests import Known
 from loader_service.worker.steady import SteadyCall
 from model_loader_wire.buffers import byte_view
-from model_loader_wire.causes import Cause, Failure
-from model_loader_wire.frames import (
-    BadFrame,
-    Entry,
-    Header,
-    Kind,
-    pack_failure,
-    pack_header,
-    pack_table,
-    unpack_header,
-)
+from model_loader_wire.frames import BadFrame, Header, Kind, pack_header, unpack_header
 from model_loader_wire.polling import Polling
-from model_loader_wire.strings import BadStrings, unpack_strings
 
 LOOK_AFTER_NS = 250_000_000
 PING = struct.Struct("<Q")
-PARTS_AT_A_TIME = 1024
-"""What one writev takes (IOV_MAX)."""
 STDERR = 2
 
 
@@ -49,7 +37,7 @@ def prepare_channel(channel: socket.socket) -> None:
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, quarter)
 
 
-class Serving:
+class Serving(Answering):
     """A loaded model answering on its channel until the client or the broker goes."""
 
     def __init__(
@@ -60,21 +48,16 @@ class Serving:
         go: Go,
         when_pinged: Callable[[], None] | None = None,
     ) -> None:
-        self._model = model
+        inbox = Inbox(channel, self._between_answers, self._between_requests)
+        super().__init__(model, channel, inbox, go)
         self._when_pinged = when_pinged
-        self._channel = channel.fileno()
         self._control = control
-        self._inbox = Inbox(channel, self._between_answers, self._between_requests)
-        self._go = go
         self._looked = monotonic_ns()
         self._is_to_finish = False
         self._is_to_park_at: int | None = None
-        self._calls = 0
-        self._requests = Requests(model.description, go.tensor_bytes)
         self._last: Known | None = None
         self._steady: SteadyCall | None = None
         self._polling = Polling()
-        self._answer_table: tuple[tuple[Entry, ...], bytes] = ((), b"")
 
     def run(self) -> None:
         """Serve until the channel or the control socket ends."""
@@ -92,17 +75,6 @@ class Serving:
         except BadFrame as error:
             # Where the next frame begins cannot be known; a client that does this is not missed.
             os.write(STDERR, f"the client sent what is no request: {error}\n".encode())
-
-    def _next(self) -> None:
-        """Serve a request of any kind."""
-        header = self._inbox.header()
-        if header.kind is Kind.COMPUTE:
-            if self._compute(header):
-                self._expect_again(header)
-        elif header.kind is Kind.RESET:
-            self._reset(header)
-        else:
-            raise BadFrame(f"a frame of kind {header.kind.name} is no request")
 
     def _compute_steadily(self, steady: SteadyCall) -> None:
         """Serve a request that is like the last one, or leave it in the inbox for `_next`."""
@@ -130,7 +102,7 @@ class Serving:
         if computed - self._looked > LOOK_AFTER_NS:
             self._between_requests()
 
-    def _expect_again(self, header: Header) -> None:
+    def _computed(self, header: Header) -> None:
         """Take the steady path from now on if this request was like the one before.
 
         Not while there are bytes in the inbox: that path reads from the channel only. Nor with more
@@ -167,97 +139,6 @@ class Serving:
             answer_head=answer_head + table,
             answer_length=answer_length,
         )
-
-    def _compute(self, header: Header) -> bool:
-        """Serve a computation; whether it was answered, and not with a failure."""
-        began = monotonic_ns()
-        table = self._inbox.take(header.table_length)
-        unread = header.payload_length
-        try:
-            entries = self._requests.check(header, table)
-            views = self._model.prepare_inputs(
-                header.signature, [entry.dimensions for entry in entries]
-            )
-            for position, (entry, view) in enumerate(zip(entries, views, strict=True)):
-                if view is None:
-                    text = bytearray(entry.byte_length)
-                    self._inbox.fill(memoryview(text))
-                    unread -= entry.byte_length
-                    strings = unpack_strings(text, _count(entry.dimensions))
-                    self._model.set_strings(header.signature, position, entry.dimensions, strings)
-                elif len(view) != entry.byte_length:
-                    raise Refused(
-                        Cause.INVALID_INPUT,
-                        f"input {position} has {entry.byte_length} bytes, expected {len(view)}",
-                    )
-                else:
-                    self._inbox.fill(view)
-                    unread -= entry.byte_length
-            ready = monotonic_ns()
-            self._model.invoke(header.signature)
-            computed = monotonic_ns()
-            self._answer(header, ready - began, computed - ready)
-            self._calls += 1
-        except ChannelClosed:
-            raise
-        except BadStrings as error:
-            self._refuse(header, unread, Failure(Cause.INVALID_INPUT, str(error)))
-        except Exception as error:
-            self._refuse(header, unread, failure_of(error, self._go.memory_bytes))
-        else:
-            return True
-        return False
-
-    def _answer(self, header: Header, queue_ns: int, compute_ns: int) -> None:
-        outputs = self._model.outputs(header.signature)
-        total = sum(len(output.data) for output in outputs)
-        if total > self._go.output_bytes:
-            raise Refused(
-                Cause.LIMIT,
-                f"the outputs have {total} bytes, "
-                f"the limit output_bytes is {self._go.output_bytes}",
-                limit="output_bytes",
-                value=total,
-                maximum=self._go.output_bytes,
-            )
-        entries = tuple(
-            Entry(output.data_type, output.dimensions, len(output.data)) for output in outputs
-        )
-        if entries != self._answer_table[0]:
-            self._answer_table = (entries, pack_table(entries))
-        table = self._answer_table[1]
-        head = pack_header(
-            Kind.ANSWER,
-            header.sequence,
-            signature=header.signature,
-            payload_length=total,
-            table_length=len(table),
-            tensors=len(entries),
-            queue_ns=queue_ns,
-            compute_ns=compute_ns,
-        )
-        self._write([head + table, *(output.data for output in outputs if len(output.data))])
-
-    def _reset(self, header: Header) -> None:
-        unread = header.table_length + header.payload_length
-        try:
-            self._inbox.skip(unread)
-            unread = 0
-            self._model.reset()
-            self._requests.known.clear()
-            self._last = None
-            self._write([pack_header(Kind.DONE, header.sequence)])
-        except ChannelClosed:
-            raise
-        except Exception as error:
-            self._refuse(header, unread, failure_of(error, self._go.memory_bytes))
-
-    def _refuse(self, header: Header, unread: int, failure: Failure) -> None:
-        """Read what is left of the request, so that the next one begins in its place; then say."""
-        self._inbox.skip(unread)
-        payload = pack_failure(failure)
-        head = pack_header(Kind.FAILURE, header.sequence, payload_length=len(payload))
-        self._write([head + payload])
 
     def _write(self, parts: list[Any], remaining: int | None = None) -> None:
         """Write everything, in one system call where the channel takes it.
@@ -339,10 +220,3 @@ class Serving:
                         self._when_pinged()
                 except ConnectionError:
                     raise ChannelClosed from None
-
-
-def _count(dimensions: tuple[int, ...]) -> int:
-    count = 1
-    for size in dimensions:
-        count *= size
-    return count
