@@ -196,8 +196,18 @@ class Ordered:
         return tuple(dict.fromkeys(value))
 
     def read_text(self, text: str) -> object:
-        """Take names with commas between them; the empty text is the empty list."""
-        return self.read([part.strip() for part in text.split(",")] if text.strip() else [])
+        """Take names with commas between them; the empty text is the empty list.
+
+        A path or ``KEY=VALUE`` behind a comma belongs to the name before: devices have such.
+        """
+        names: list[str] = []
+        for part in (part.strip() for part in text.split(",") if text.strip()):
+            before, equals, _ = part.partition("=")
+            if names and (part.startswith("/") or (equals and ":" not in before)):
+                names[-1] += f",{part}"
+            else:
+                names.append(part)
+        return self.read(names)
 
 
 def digest_of(value: object) -> bytes:

@@ -349,7 +349,16 @@ def test_every_field_can_be_configured() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text", "found"),
-    [(["b", "a", "b"], "b, a,b", ("b", "a")), ([], "", ()), (["ü"], "ü", ("ü",))],
+    [
+        (["b", "a", "b"], "b, a,b", ("b", "a")),
+        ([], "", ()),
+        (["ü"], "ü", ("ü",)),
+        (
+            ["x", "external:a=/a.so,/dev/a,k=v:w", "external:b=/b.so"],
+            "x,external:a=/a.so, /dev/a,k=v:w,external:b=/b.so",
+            ("x", "external:a=/a.so,/dev/a,k=v:w", "external:b=/b.so"),
+        ),
+    ],
 )
 def test_names_keep_their_order(value: object, text: str, found: tuple[str, ...]) -> None:
     assert Ordered().read(value) == Ordered().read_text(text) == found
