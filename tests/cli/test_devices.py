@@ -69,6 +69,22 @@ def test_doctor_shows_devices_and_their_grants(command: Command) -> None:
 
 
 @pytest.mark.slow
+def test_doctor_tries_the_devices_of_the_configuration(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    library = compile_delegate(tmp_path_factory.mktemp("delegate"), threads=2)
+    configured = f"external:good={library},external:bad={library},fault=create"
+    done = run_command("doctor", "--json", env={"MODEL_LOADER_SERVICE_DEVICES": configured})
+    devices = {item["name"]: item for item in json.loads(done.stdout)["devices"]}
+    good, bad = devices["external:good"], devices["external:bad"]
+    assert good["enabled"]
+    assert good["grants"] == ["12 more threads", "a process executed afresh"]
+    assert (bad["enabled"], bad["available"], bad["grants"]) == (True, False, [])
+    assert "disabled: the library makes no delegate" in bad["detail"]
+    assert not devices["openvino"]["enabled"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(
     not user_namespaces_usable(), reason="this host refuses user namespaces to this user"
 )

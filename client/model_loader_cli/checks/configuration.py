@@ -18,6 +18,9 @@ class CheckedConfiguration:
 
     file: str | None = None
     mistakes: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    """What it enables, for everybody or by a policy, as it is written there."""
+    runtime: str = "auto"
 
 
 def check_configuration() -> CheckedConfiguration:
@@ -38,9 +41,11 @@ def check_configuration() -> CheckedConfiguration:
     except ValueError:
         words = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         return CheckedConfiguration(None, (f"the check did not work: {words[0]}",))
-    return CheckedConfiguration(
-        said.get("file"), tuple(_sentence(mistake) for mistake in said.get("mistakes", ()))
-    )
+    mistakes = tuple(_sentence(mistake) for mistake in said.get("mistakes", ()))
+    service = said.get("service", {})
+    enabled = [item.get("devices", ()) for item in (service, *said.get("policy", ()))]
+    devices = tuple(dict.fromkeys(text for texts in enabled for text in texts))
+    return CheckedConfiguration(said.get("file"), mistakes, devices, service.get("runtime", "auto"))
 
 
 def _sentence(mistake: dict[str, Any]) -> str:

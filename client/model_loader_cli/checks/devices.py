@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loader_service.devices.catalogue import Enabled
 
 NAMES = ("reference", "xnnpack", "openvino")
 
@@ -16,24 +20,47 @@ class KnownDevice:
     available: bool
     always: bool
     """Whether models have it without an operator's word."""
+    enabled: bool
+    """Whether the configuration of a model-loaderd of this user enables it."""
     grants: Sequence[str]
     """What its workers have beyond the sandbox of every worker, in sentences."""
     detail: str
     """Why it is not there."""
 
 
-def look_at_devices() -> list[KnownDevice]:
-    """Look for the devices that have names of their own; none is imported, and none is asked."""
+def look_at_devices(enabled: Sequence[str] = (), runtime: str = "auto") -> list[KnownDevice]:
+    """Look for the devices that have names of their own, and try out those that are `enabled`.
+
+    These are written as in a configuration; each is tested as a service with that runtime does when
+    it starts, in a process of its own.
+    """
     try:
-        from loader_service.devices.catalogue import ALWAYS, DeviceMissing, Enabled, grants_of
+        from loader_service.devices.catalogue import ALWAYS, Enabled, enabled_from_text
     except ImportError as error:
-        return [KnownDevice(name, False, False, (), str(error)) for name in NAMES]
-    found = []
-    for name in NAMES:
-        try:
-            grants = grants_of(Enabled(name)).sentences()
-        except DeviceMissing as error:
-            found.append(KnownDevice(name, False, False, (), str(error)))
-        else:
-            found.append(KnownDevice(name, True, name in ALWAYS, grants, ""))
-    return found
+        return [KnownDevice(name, False, False, False, (), str(error)) for name in NAMES]
+    tested = [_tested(enabled_from_text(text), runtime) for text in enabled]
+    there = {device.name for device in tested}
+    plain = [_known(Enabled(name), False) for name in NAMES if name not in there]
+    return [*plain, *(_known(device, device.name not in ALWAYS) for device in tested)]
+
+
+def _tested(device: Enabled, runtime: str) -> Enabled:
+    """Return a device with what its self-test finds."""
+    from loader_service.broker.device_checks import TEST_SECONDS, outcome, start_self_test
+    from loader_service.devices.catalogue import ALWAYS
+
+    if device.name in ALWAYS:
+        return device
+    test = start_self_test(runtime, device, TEST_SECONDS)
+    return outcome(test, device, 4 * TEST_SECONDS)
+
+
+def _known(device: Enabled, enabled: bool) -> KnownDevice:
+    from loader_service.devices.catalogue import ALWAYS, DeviceMissing, grants_of
+
+    always = device.name in ALWAYS
+    try:
+        grants = grants_of(device).sentences()
+    except DeviceMissing as error:
+        return KnownDevice(device.name, False, always, enabled, (), str(error))
+    return KnownDevice(device.name, True, always, enabled, grants, "")

@@ -117,6 +117,7 @@ def diagnose(address: str | None) -> Diagnosis:
         layers = try_layers()
     except ProbeFailed as error:
         problem = str(error)
+    configuration = check_configuration()
     return Diagnosis(
         host,
         layers,
@@ -124,8 +125,8 @@ def diagnose(address: str | None) -> Diagnosis:
         look_at_runtimes(),
         look_for_daemon(address),
         try_model(),
-        look_at_devices(),
-        check_configuration(),
+        look_at_devices(configuration.devices, configuration.runtime),
+        configuration,
     )
 
 
@@ -181,6 +182,8 @@ def _needs(device: KnownDevice) -> str:
     if device.always:
         return "every model can have it"
     granted = "; ".join(device.grants) or "nothing that other workers have not"
+    if device.enabled:
+        return f"enabled by the configuration: its workers have: {granted}"
     return f"if it is enabled (--device {device.name}), its workers have: {granted}"
 
 
