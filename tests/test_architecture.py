@@ -134,7 +134,8 @@ def test_the_workers_rooms_know_neither_grpc_nor_the_broker() -> None:
 
 
 def test_a_workers_process_reaches_neither_grpc_nor_the_broker_nor_the_client() -> None:
-    names = reached("loader_service.worker.zygote", *MODULES.values())
+    programs = ("loader_service.worker.zygote", "loader_service.worker.executed")
+    names = reached(*programs, *MODULES.values())
     assert "loader_service.worker.serving" in names
     assert "numpy" in names
     forbidden = (*GRPC, GENERATED, "loader_service.broker", "model_loader", "asyncio")
