@@ -7,7 +7,6 @@ warms up.
 
 from __future__ import annotations
 
-import signal
 from typing import NamedTuple
 
 from loader_service.broker.zygote_process import ZygoteProcess, start_zygote
@@ -30,10 +29,4 @@ def begin(runtime: str) -> Beginning:
     allow_many()
     # First the cgroup: finding it may move this process, and its children belong where it is.
     tree = cgroup.discover()
-    # Ctrl-C at a terminal is sent to all of this process's group, in which the zygote is until it
-    # begins a session of its own. What becomes of it is for the broker alone to say.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return Beginning(tree, start_zygote(runtime))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return Beginning(tree, start_zygote(runtime))

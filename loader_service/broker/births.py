@@ -111,7 +111,7 @@ class Births:
             birth.add_done_callback(partial(_close, kept))
         self._under_way.add(birth)
         birth.add_done_callback(partial(self._descriptors.follow, principal, descriptors))
-        birth.add_done_callback(self._over)
+        birth.add_done_callback(partial(self._over, kind))
         return birth
 
     async def stop(self, seconds: float) -> None:
@@ -134,9 +134,10 @@ class Births:
                 await self._zygotes.discard(principal, zygote, BROKEN)
         raise refuse(Cause.UNAVAILABLE, "the process that makes workers ended twice")
 
-    def _over(self, birth: asyncio.Task[Worker]) -> None:
+    def _over(self, kind: Kind, birth: asyncio.Task[Worker]) -> None:
         self._under_way.discard(birth)
-        if not birth.cancelled():
+        # A device that cannot be loaded says nothing of whether plain workers can be made.
+        if not birth.cancelled() and (not kind.grants.afresh or birth.exception() is None):
             self._over_call(birth.exception() is None)
 
     async def _fork(self, zygote: Zygote, kind: Kind, kept: KeptChannel | None) -> Worker:
@@ -169,12 +170,15 @@ class Births:
             elif kind.keeps_channel:
                 kept_end = pairs[0][1].dup()
                 undo.callback(kept_end.close)
-            settings = self._settings
+            seconds = self._settings.spawn_seconds
+            order = _order(kind, uid, seconds)
+            if kind.grants.afresh:
+                # It gets warm as a zygote does, and then has so long to load its devices.
+                seconds += self._settings.start_seconds
             pid = await zygote.spawn(
-                _order(kind, uid),
+                order,
                 (words_writing, theirs.fileno(), *(end.fileno() for end in theirs_of_channels)),
-                # One that is executed afresh gets warm as a zygote does.
-                settings.start_seconds if kind.grants.afresh else settings.spawn_seconds,
+                seconds,
             )
             # The copies here must go at once, or the death of the worker would end nothing.
             given.close()
@@ -209,7 +213,7 @@ def _close(kept: KeptChannel, _: asyncio.Task[Worker]) -> None:
     kept.end.close()
 
 
-def _order(kind: Kind, uid: int | None) -> Spawn:
+def _order(kind: Kind, uid: int | None, load_seconds: float) -> Spawn:
     """Write what the zygote is to make."""
     if not kind.devices:
         return Spawn(uid, kind.channels)
@@ -219,4 +223,5 @@ def _order(kind: Kind, uid: int | None) -> Spawn:
         [device.to_fields() for device in kind.devices],
         kind.grants.to_fields(),
         (kind.limits.model_bytes or 0) + DEVICE_FILE_BYTES,
+        load_seconds,
     )

@@ -101,9 +101,12 @@ class DeviceChecks:
         if found.afresh and not found.disabled:
             try:
                 await self._rehearse(found)
-            except Refusal as refusal:
-                message = printable(refusal.failure.message, REASON_LENGTH)
+            except (Refusal, OSError, RuntimeError) as error:
+                message = printable(str(error), REASON_LENGTH)
                 found = replace(found, disabled=f"no worker can be made for it: {message}")
+                if not isinstance(error, Refusal) or error.failure.limit is not None:
+                    # That may pass: the next load tries it again.
+                    del self._tests[device]
         if found.disabled:
             log.warning("the device %s is disabled: %s", device.name, found.disabled)
         return found

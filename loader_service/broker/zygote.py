@@ -86,7 +86,12 @@ class Zygote:
         return pid
 
     async def answer(self, seconds: float) -> None:
-        """Wait until a warm one says that it is there; raises ZygoteGone for one that does not."""
+        """Wait until a warm one says that it is there; raises ZygoteGone for one that does not.
+
+        One that makes a worker just now is: how long that may take is that order's business.
+        """
+        if self._turn.locked():
+            return
         async with self._turn:
             await self._ask({}, (), seconds)
 
@@ -95,6 +100,11 @@ class Zygote:
         async with self._turn:
             self._kill()
             self._socket.close()
+
+    def interrupt(self) -> None:
+        """End the process with the spawn that is under way, if there is one; `end` comes next."""
+        if self._turn.locked():
+            self._kill()
 
     async def _ask(
         self, order: Mapping[str, object], descriptors: Sequence[int], seconds: float

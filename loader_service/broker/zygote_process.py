@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from typing import NamedTuple
@@ -22,13 +23,19 @@ class ZygoteProcess(NamedTuple):
 def start_zygote(runtime: str) -> ZygoteProcess:
     """Start one, by the broker's main thread, whose end is the zygote's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = subprocess.Popen(
-            command(BOOTSTRAP, str(theirs.fileno()), runtime, str(os.getpid())),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env=environment(),
-            cwd="/",
-        )
+    # Ctrl-C at a terminal is sent to all of this process's group, in which the zygote is until it
+    # begins a session of its own. What becomes of it is for the broker alone to say.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                command(BOOTSTRAP, str(theirs.fileno()), runtime, str(os.getpid())),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment(),
+                cwd="/",
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ZygoteProcess(process, ours)

@@ -51,6 +51,8 @@ class Zygotes:
             zygote.notice_death()
 
     async def end(self) -> None:
-        """End all of them."""
+        """End all of them, and what they are making."""
+        for zygote in self._of.values():
+            zygote.interrupt()
         await asyncio.gather(*(zygote.end() for zygote in self._of.values()))
         self._of.clear()

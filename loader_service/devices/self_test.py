@@ -13,8 +13,8 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ STDOUT, STDERR = 1, 2
 ABI = "abi"
 """Stands for the C structures among the devices' names."""
 REASON_LENGTH = 1000
+PIPE_BYTES = 4096
 TOLERANCE = 0.05
 """How far from the CPU's kernels a device may be, of their largest answer: devices compute in
 reduced precision, and the answers of one that is broken are farther off."""
@@ -101,26 +102,23 @@ def main(arguments: Sequence[str]) -> int:
 def in_a_child(test: Callable[[], Threads | None], seconds: float) -> Found:
     """Run a test in a process of its own; returns what it found, or why it failed."""
     reading, writing = os.pipe()
+    os.set_blocking(reading, False)
     child = os.fork()
     if child == 0:
         _be_a_child(test, writing)
     os.close(writing)
-    said = b""
-    late = False
-    ends = time.monotonic() + seconds
-    while True:
-        ready, _, _ = select.select([reading], [], [], max(0, ends - time.monotonic()))
-        if not ready:
-            late = True
-            os.kill(child, signal.SIGKILL)
-            break
-        piece = os.read(reading, 4096)
-        if not piece:
-            break
-        said += piece
-    os.close(reading)
+    # Not until the pipe ends: what a library leaves running may hold that open.
+    over = os.pidfd_open(child)
+    ready, _, _ = select.select([over], [], [], seconds)
+    os.close(over)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if late:
+    said = b""
+    with suppress(BlockingIOError):
+        said = os.read(reading, PIPE_BYTES)
+    os.close(reading)
+    if not ready:
         return Found(f"its test was not over after {seconds:g} s")
     if os.WIFSIGNALED(status):
         return Found(f"its test ended by {signal.Signals(os.WTERMSIG(status)).name}")
@@ -279,6 +277,8 @@ def _be_a_child(test: Callable[[], Threads | None], writing: int) -> None:
     status = 1
     try:
         process.set_parent_death_signal()
+        # What the library leaves running is ended with it.
+        os.setpgid(0, 0)
         os.write(writing, json.dumps(test() or Threads(0, 0)).encode())
         status = 0
     except BaseException as error:

@@ -25,6 +25,7 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 # linux/securebits.h: NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE, each locked.
 _LOCKED_SECUREBITS: Final = 0b1110_1111
+_NO_SETUID_FIXUP: Final = 1 << 2
 
 
 def drop_all() -> None:
@@ -48,10 +49,11 @@ def reduce_to(bits: int) -> None:
 
     They are lost when root changes to another user. Raises `OSError`.
     """
-    _drop_bounding_set(but=bits)
+    _drop_bounding_set()
+    libc.prctl(_PR_SET_SECUREBITS, _LOCKED_SECUREBITS & ~_NO_SETUID_FIXUP)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set(bits, bits, 0)
-    if bounding_set() != bits:
+    if bounding_set():
         raise OSError("prctl: a capability could still be gained")
 
 
@@ -89,10 +91,8 @@ def raise_permitted() -> None:
     _set(permitted, permitted, inheritable)
 
 
-def _drop_bounding_set(but: int = 0) -> None:
+def _drop_bounding_set() -> None:
     for capability in range(_LAST_POSSIBLE + 1):
-        if but & 1 << capability:
-            continue
         try:
             libc.prctl(_PR_CAPBSET_DROP, capability)
         except OSError:  # beyond the kernel's last capability, or not allowed at all

@@ -85,13 +85,13 @@ def enter_namespaces(
     nodes: Sequence[str] = (),
     empty: Sequence[str] = (),
     *,
-    executes: bool = False,
+    loads_later: bool = False,
 ) -> Outcome:
     """Change to user `uid`, then enter the wanted namespaces and the empty root.
 
     `file`, `nodes` and `empty` files are what devices are granted in that root. For a worker that
-    `executes` Python afresh root stays root, the root is laid out only, and this process keeps its
-    rights in the namespaces: see `afresh`.
+    `loads_later` what its devices are, root stays root, the root is laid out only, and this process
+    keeps its rights in the namespaces: see `afresh`.
 
     For the intermediate process: it must have one thread. Each layer that the host refuses is left
     out and reported; layers that `lock_down` enters are ignored here. `uid` is `None` for a service
@@ -101,7 +101,7 @@ def enter_namespaces(
     if not process.is_single_threaded():
         raise RuntimeError("namespaces are entered by a process of one thread")
     steps = _Steps(wanted)
-    if executes and uid is not None:
+    if loads_later and uid is not None:
         steps.take(Layer.USER_NAMESPACE, lambda: namespaces.enter_user_namespace_as_root(uid))
         outside = False
     else:
@@ -110,16 +110,16 @@ def enter_namespaces(
     laid: list[EmptyRoot] = []
     steps.take(
         Layer.EMPTY_ROOT,
-        lambda: laid.append(_empty_root(steps.entered, executes, file, nodes, empty)),
+        lambda: laid.append(_empty_root(steps.entered, loads_later, file, nodes, empty)),
     )
     for layer in NAMESPACE_LAYERS[NAMESPACE_LAYERS.index(Layer.PID_NAMESPACE) :]:
         steps.take(layer, partial(namespaces.enter_namespace, layer))
-    if outside and not executes and Layer.UNPRIVILEGED_UID in steps.entered:
+    if outside and not loads_later and Layer.UNPRIVILEGED_UID in steps.entered:
         capabilities.drop_all()
     outcome = steps.outcome()
     if not laid:
         return outcome
-    return outcome._replace(file=laid[0].writing, root=laid[0] if executes else None)
+    return outcome._replace(file=laid[0].writing, root=laid[0] if loads_later else None)
 
 
 def lock_down(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from loader_service.sandbox import libc
 
@@ -21,6 +23,8 @@ _CLONE_THREAD: Final = 0x0001_0000
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 _M_ARENA_MAX: Final = -8
 _TASKS: Final = "/proc/self/task"
+
+Found = TypeVar("Found")
 
 
 def set_no_new_privileges() -> None:
@@ -101,8 +105,26 @@ def count_threads() -> int:
 def status_of_threads() -> list[dict[str, str]]:
     """What the kernel tells of each thread of this process, by its names; reads /proc."""
     found = []
-    for task in os.listdir(_TASKS):
-        text = Path(_TASKS, task, "status").read_text()
+    for text in _of_threads(lambda task: Path(task, "status").read_text()):
         lines = (line.partition(":") for line in text.splitlines())
         found.append({name: value.strip() for name, _, value in lines})
+    return found
+
+
+def directories_of_threads() -> list[tuple[str, str]]:
+    """The root and the working directory of each thread of this process; reads /proc."""
+    return _of_threads(lambda task: (os.readlink(f"{task}/root"), os.readlink(f"{task}/cwd")))
+
+
+def open_descriptors() -> list[int]:
+    """The descriptors of this process, one of which is that of the listing; reads /proc."""
+    return [int(name) for name in os.listdir("/proc/self/fd")]
+
+
+def _of_threads(look: Callable[[str], Found]) -> list[Found]:
+    """Look at each thread by its directory; one that ends meanwhile is left out."""
+    found = []
+    for task in os.listdir(_TASKS):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.append(look(f"{_TASKS}/{task}"))
     return found

@@ -49,6 +49,8 @@ class Spawn(_Order):
     """What these devices are granted, together: ``Grants``, as a JSON object; None for nothing."""
     file_bytes: int = 0
     """How long the file may become that they may be granted."""
+    load_seconds: float = 0
+    """How long it may take until they are loaded, in a worker that is executed afresh."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,8 @@ def _intermediate(
         grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
         file = RootFile(grants.file, order.file_bytes) if grants.file else None
         if grants.afresh:
-            pid = afresh.execute(runtime.name, order, grants, file, null, descriptors)
-        else:
-            pid = _fork(runtime, order, grants, file, null, descriptors)
+            afresh.execute(runtime.name, order, null, descriptors, report)  # does not return
+        pid = _fork(runtime, order, grants, file, null, descriptors)
         answer = {"pid": pid}
     except BaseException as error:
         answer = {"error": f"{type(error).__name__}: {error}"[:ERROR_LENGTH]}

@@ -35,21 +35,30 @@ def main(arguments: list[str]) -> int:
     os.umask(0o077)
     process.use_one_malloc_arena()
     try:
+        _serve(broker, runtime_name)
+    except ConnectionError:  # the broker has ended before it read what was said
+        return 0
+    return 1
+
+
+def _serve(broker: socket.socket, runtime_name: str) -> None:
+    """Warm up, and spawn until the broker ends: ConnectionError. Returns where it cannot begin."""
+    try:
         runtime = find_runtime(runtime_name)
         runtime.warm()
     except Exception as error:
         broker.send(json.dumps({"error": str(error)}).encode())
-        return 1
+        return
     lockdown.warm_up()
     null = os.open("/dev/null", os.O_RDWR)
-    close_all_except({0, 1, 2, broker_descriptor, null})
+    close_all_except({0, 1, 2, broker.fileno(), null})
     gc.collect()
     gc.freeze()
     broker.send(json.dumps({"runtime": runtime.name, "version": runtime.version}).encode())
     while True:
         data, descriptors, _, _ = socket.recv_fds(broker, 65536, 2 + MOST_CHANNELS)
         if not data:
-            return 0
+            raise ConnectionError
         order = json.loads(data)
         # An empty order is the question whether the zygote still answers.
         reply = spawn(runtime, Spawn.from_fields(order), null, descriptors) if order else {}

@@ -248,8 +248,8 @@ static int compute(Context *context, Node *node) {
     int node = open("/dev/zero", O_RDWR | O_CLOEXEC);
     bool works = node >= 0 && read(node, &zero, 1) == 1 && zero == 0;
     if (node >= 0) close(node);
-    if (!works || open("/dev/null", O_RDWR) >= 0) {
-      context->ReportError(context, works ? "it opened another node. " : "it opened no node. ");
+    if (!works || open("/dev/null", O_RDWR) >= 0 || open("../etc/passwd", O_RDONLY) >= 0) {
+      context->ReportError(context, works ? "it opened another file. " : "it opened no node. ");
       return ERROR;
     }
   }
@@ -317,6 +317,8 @@ static void *look_around_and_work(void *argument) {
   pthread_mutex_unlock(&lock);
   return work(argument);
 }
+
+__attribute__((unused)) static void *end_at_once(void *argument) { return argument; }
 
 __attribute__((constructor)) static void start_threads(void) {
   for (int i = 0; i < THREADS; i++) {

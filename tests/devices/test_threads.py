@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 
 import model_loader as ml
 from loader_service.writer.warm_up import warm_up_model
+from tests.devices.little_delegate import compile_delegate
 from tests.devices.openvino_worker import need_openvino_in_a_service
 from tests.devices.split_model import expected, split_model
 from tests.support.host import user_namespaces_usable
@@ -27,6 +29,10 @@ pytestmark = [
 
 X = np.array([[-2, -1, 0, 3]], np.float32)
 AFRESH = "a process executed afresh"
+OF_THREADS = (
+    *("Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
+    *("NoNewPrivs", "Seccomp", "Seccomp_filters"),
+)
 USER_CHANGE = 0xC0
 """CAP_SETGID and CAP_SETUID."""
 
@@ -56,9 +62,38 @@ def program_of(model: ml.MLModel) -> str:
     return Path(f"/proc/{model.isolation.worker_pid}/cmdline").read_text()
 
 
-def threads_of(model: ml.MLModel) -> int:
-    """How many threads a model's worker has."""
-    return len(os.listdir(f"/proc/{model.isolation.worker_pid}/task"))
+def statuses_of(model: ml.MLModel) -> list[dict[str, str]]:
+    """What the kernel tells of each thread of a model's worker."""
+    tasks = Path(f"/proc/{model.isolation.worker_pid}/task")
+    texts = [(task / "status").read_text() for task in tasks.iterdir()]
+    return [
+        {
+            name: value.strip()
+            for name, _, value in (line.partition(":") for line in text.split("\n"))
+        }
+        for text in texts
+    ]
+
+
+def protections_of(model: ml.MLModel) -> list[list[str]]:
+    """What of that is each thread's own, and must be the same in all threads of all workers.
+
+    Of its user, which is another in each worker of root's, whether it is this one.
+    """
+    found = []
+    for status in statuses_of(model):
+        (user,) = {*status["Uid"].split(), *status["Gid"].split()}
+        found.append([status[name] for name in OF_THREADS] + [str(user == str(os.geteuid()))])
+    return found
+
+
+def peek(pid: int) -> int:
+    """Try to read a process's memory; returns the error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here = ctypes.create_string_buffer(8)
+    ours, theirs = (ctypes.c_size_t * 2)(ctypes.addressof(here), 8), (ctypes.c_size_t * 2)(4096, 8)
+    libc.process_vm_readv(pid, ours, 1, theirs, 1, 0)
+    return ctypes.get_errno()
 
 
 def test_its_threads_run_its_kernels(service: ml.Connection) -> None:
@@ -72,24 +107,28 @@ def test_its_threads_run_its_kernels(service: ml.Connection) -> None:
             3,
         ]
         assert report.steps == ()
-        assert threads_of(model) == 3
+        assert len(statuses_of(model)) == 3
 
 
-def test_its_worker_is_executed_afresh_and_has_every_layer(service: ml.Connection) -> None:
+def test_its_worker_is_executed_afresh_and_every_thread_is_as_confined(
+    service: ml.Connection,
+) -> None:
     with load(service, accelerator_name="external:threads") as model, load(service) as plain:
         assert "worker.executed" in program_of(model)
         assert "worker.zygote" in program_of(plain)
         assert model.isolation.layers == plain.isolation.layers
         assert model.isolation.missing == plain.isolation.missing
         assert model.isolation.devices["external:threads"] == ("12 more threads", AFRESH)
-        # The filter of system calls is on each thread.
-        tasks = Path(f"/proc/{model.isolation.worker_pid}/task").iterdir()
-        modes = [
-            re.findall(r"^Seccomp:\t(\d)", (task / "status").read_text(), re.M) for task in tasks
-        ]
-        assert modes == [["2"]] * 3
-        mounts = Path(f"/proc/{model.isolation.worker_pid}/mountinfo").read_text()
-        assert mounts.count("\n") == 1
+        (own,) = protections_of(plain)
+        assert protections_of(model) == [own] * 3
+        for worker in (model.isolation.worker_pid, plain.isolation.worker_pid):
+            mounts = Path(f"/proc/{worker}/mountinfo").read_text().splitlines()
+            assert [line.split()[4] for line in mounts] == ["/"]
+            if os.geteuid() == 0:
+                assert sorted(os.listdir(f"/proc/{worker}/fd")) == ["0", "1", "2", "3", "4"]
+            else:
+                # Not even its own user may look into it.
+                assert peek(worker) == errno.EPERM
 
 
 def test_a_device_that_starts_threads_later_is_forked(service: ml.Connection) -> None:
@@ -154,6 +193,47 @@ def test_it_opens_the_device_nodes_that_it_is_granted(threaded: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("at_load", "words"),
+    [
+        ('if (open("/usr", O_RDONLY | O_DIRECTORY) < 0) abort()', "leaves a directory open"),
+        ("if (fork() == 0) for (;;) pause()", "leaves another process behind"),
+        ("abort()", "its test ended by SIGABRT"),
+    ],
+)
+def test_what_a_library_leaves_behind_disables_it(tmp_path: Path, at_load: str, words: str) -> None:
+    library = compile_delegate(tmp_path, threads=1, at_load=at_load)
+    with ml.embed(devices=[f"external:leaves={library}"]) as connection:
+        with pytest.raises(ml.NotSupportedError, match=f"is disabled: .*{words}"):
+            load(connection, accelerator_name="external:leaves")
+        with load(connection, execution_preference="fast_single_answer") as model:
+            np.testing.assert_allclose(model.compute(X), expected(X), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_working_directory_does_not_lead_out_of_the_root(tmp_path: Path) -> None:
+    library = compile_delegate(tmp_path, threads=2, at_load='if (chdir("/usr") != 0) abort()')
+    device = f"external:has={library},/dev/zero,fault=needs-node"
+    with (
+        ml.embed(devices=[device]) as connection,
+        load(connection, accelerator_name="external:has") as model,
+    ):
+        np.testing.assert_allclose(model.compute(X), expected(X), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_threads_may_end_while_it_is_loaded(tmp_path: Path) -> None:
+    at_load = "for (int i = 0; i < 300; i++) { pthread_t brief; " + (
+        "if (pthread_create(&brief, NULL, end_at_once, NULL) == 0) pthread_detach(brief); }"
+    )
+    library = compile_delegate(tmp_path, threads=1, at_load=at_load)
+    with ml.embed(devices=[f"external:brief={library}"]) as connection:
+        for _ in range(5):
+            with load(connection, accelerator_name="external:brief") as model:
+                np.testing.assert_allclose(model.compute(X), expected(X), rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_many_at_once_come_up_one_after_the_other(service: ml.Connection) -> None:
     models = [load(service, accelerator_name="external:threads") for _ in range(4)]
     for model in models:
@@ -161,6 +241,20 @@ def test_many_at_once_come_up_one_after_the_other(service: ml.Connection) -> Non
     assert len({model.isolation.worker_pid for model in models}) == 4
     for model in models:
         model.close()
+
+
+@pytest.mark.slow
+def test_one_that_hangs_is_given_up_and_others_load(tmp_path: Path) -> None:
+    hangs = "if (getpid() == 1) for (;;) pause()"  # in a worker, and not in the self-test
+    library = compile_delegate(tmp_path, threads=1, at_load=hangs)
+    with (
+        Service(None, "auto", devices=[f"external:hangs={library}"], spawn_seconds=2) as service,
+        ml.connect(service.directory) as connection,
+    ):
+        with pytest.raises(ml.NotSupportedError, match="a device was not loaded within 2 s"):
+            load(connection, accelerator_name="external:hangs")
+        with load(connection) as model:
+            np.testing.assert_allclose(model.compute(X), expected(X), rtol=1e-6)
 
 
 class ThreadedService(Service):

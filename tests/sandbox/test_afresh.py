@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from loader_service.sandbox import (
     seccomp,
 )
 from loader_service.sandbox.credentials import UidPool
+from loader_service.sandbox.descriptors import close_all_except
 from loader_service.sandbox.granted_calls import rules_for
 from loader_service.sandbox.layers import Layer
 from loader_service.sandbox.syscall_tables import host_architecture
@@ -33,7 +35,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has users for 
 in_user_namespace = pytest.mark.skipif(
     not user_namespaces_usable(), reason="this host refuses user namespaces to this user"
 )
-SYSCALL_SETRESUID = "setresuid"
+SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+CLONE_FS = 0x200
 
 
 def worker_uid() -> int:
@@ -44,7 +47,7 @@ def worker_uid() -> int:
 
 
 class Waiting:
-    """A thread that does something when it is told to, and says how it went."""
+    """A thread that does something when it is told to, says how it went, and stays."""
 
     def __init__(self) -> None:
         self._act: Callable[[], object] = lambda: None
@@ -59,6 +62,7 @@ class Waiting:
         except OSError as error:
             self._answer = type(error).__name__
         self._done.set()
+        threading.Event().wait()
 
     def does(self, act: Callable[[], object]) -> object:
         """Have the thread do it; returns its answer."""
@@ -69,27 +73,28 @@ class Waiting:
 
 
 @as_root
-def test_root_keeps_the_change_of_its_user_and_no_more_over_an_execution() -> None:
+def test_root_keeps_the_change_of_its_user_and_no_more() -> None:
     def work() -> list[object]:
         afresh.give_up_rights(becomes_other=True)
+        (own,) = process.status_of_threads()
         reading, writing = os.pipe()
         if os.fork() == 0:
             os.dup2(writing, 1)
-            os.execv("/bin/grep", ["grep", "-E", "^(Cap|NoNewPrivs)", "/proc/self/status"])
+            os.execv("/bin/cat", ["cat", "/proc/self/status"])
         os.close(writing)
         with os.fdopen(reading) as stream:
-            return [line.split() for line in stream]
+            parts = (line.partition(":") for line in stream)
+            executed = {name: value.strip() for name, _, value in parts}
+        return [{name: it[name] for name in (*SETS, "NoNewPrivs")} for it in (own, executed)]
 
-    found = {name.rstrip(":"): int(value, 16) for name, value in in_child(work).result()}
-    kept = capabilities.USER_CHANGE
-    assert found == {
-        "CapInh": 0,
+    own, executed = in_child(work).result()
+    kept = f"{capabilities.USER_CHANGE:016x}"
+    assert own == dict.fromkeys(SETS, "0" * 16) | {
+        "NoNewPrivs": "1",
         "CapPrm": kept,
         "CapEff": kept,
-        "CapBnd": kept,
-        "CapAmb": 0,
-        "NoNewPrivs": 1,
     }
+    assert executed == dict.fromkeys(SETS, "0" * 16) | {"NoNewPrivs": "1"}
 
 
 def test_any_other_user_keeps_nothing() -> None:
@@ -122,7 +127,7 @@ def test_all_threads_become_the_user_and_lose_their_rights() -> None:
 def test_a_thread_that_stays_root_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_this_thread(uid: int) -> None:
         libc.syscall("setresgid", uid, uid, uid)
-        libc.syscall(SYSCALL_SETRESUID, uid, uid, uid)
+        libc.syscall("setresuid", uid, uid, uid)
 
     def work() -> str:
         monkeypatch.setattr(credentials, "change_user", only_this_thread)
@@ -134,6 +139,63 @@ def test_a_thread_that_stays_root_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
         return "nothing"
 
     assert "does not change its user" in in_child(work).result()
+
+
+def left() -> str:
+    """What `check_what_is_left` says, or nothing."""
+    try:
+        afresh.check_what_is_left(alone=True)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+@in_user_namespace
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ("nothing", ""),
+        ("a working directory", ""),
+        ("a directory", "a device leaves a directory open, as descriptor 77"),
+        ("a thread's directory", "a thread of a device has a working directory of its own"),
+        ("a process", "a device leaves another process behind"),
+    ],
+)
+def test_what_would_lead_out_is_found(kept: str, words: str) -> None:
+    def own_directory() -> None:
+        libc.syscall("unshare", CLONE_FS)
+        os.chdir("/usr")
+
+    def work() -> list[str]:
+        become_ordinary()
+        namespaces.enter_user_namespace()
+        namespaces.enter_namespace(Layer.PID_NAMESPACE)
+        reading, writing = os.pipe()
+        first = os.fork()
+        if first == 0:
+            close_all_except({1, 2, writing})
+            threads = []
+            if kept == "a directory":
+                directory = os.open("/usr", os.O_RDONLY | os.O_DIRECTORY)
+                os.dup2(directory, 77)
+                os.close(directory)
+            elif kept == "a working directory":
+                os.chdir("/usr")
+            elif kept == "a thread's directory":
+                threads.append(Waiting())
+                threads[0].does(own_directory)
+            elif kept == "a process" and os.fork() == 0:
+                while True:
+                    time.sleep(60)
+            os.write(writing, f"{left()};{os.getcwd()}".encode())
+            os._exit(0)
+        os.waitpid(first, 0)
+        return os.read(reading, 1000).decode().split(";")
+
+    said, directory = in_child(work).result()
+    assert said == words
+    # The listing before it may have failed already.
+    assert directory == "/" or kept == "a directory"
 
 
 def test_it_may_read_the_hosts_files_and_do_no_more(tmp_path: Path) -> None:

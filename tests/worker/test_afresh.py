@@ -21,6 +21,7 @@ from loader_service.sandbox.credentials import UidPool
 from loader_service.sandbox.grants import Grants
 from loader_service.sandbox.layers import Layer
 from loader_service.sandbox.lockdown import Outcome
+from loader_service.worker import executed
 from loader_service.worker.orders import Spawn
 from loader_service.worker.spawn import spawn
 from tests.devices.little_delegate import compile_delegate
@@ -39,7 +40,9 @@ SECONDS = 60
 class Making:
     """A process in the place of a zygote, which makes one worker with a device."""
 
-    def __init__(self, library: Path, change: Callable[[], object]) -> None:
+    def __init__(
+        self, library: Path, change: Callable[[], object], load_seconds: float = SECONDS
+    ) -> None:
         """Fork it; it first makes its `change`."""
         runtime = find_runtime()
         pool = UidPool.for_this_host()
@@ -48,6 +51,7 @@ class Making:
             None if pool is None else pool.take(),
             devices=[device.to_fields()],
             grants=Grants(tasks=8, afresh=True).to_fields(),
+            load_seconds=load_seconds,
         )
         self._words, words = os.pipe()
         self._answer, answer = os.pipe()
@@ -86,8 +90,7 @@ class Making:
 
 def test_a_worker_that_ends_while_it_loads_is_an_answer(tmp_path: Path) -> None:
     making = Making(compile_delegate(tmp_path, threads=1, at_load="abort()"), bool)
-    error = "NotExecuted: Python ended before it had loaded the device"
-    assert making.answer() == {"error": error}
+    assert making.answer() == {"error": "its process ended before it had loaded the device"}
     making.end()
     while making.words():
         pass
@@ -99,22 +102,29 @@ def test_a_python_that_cannot_be_executed_is_an_answer(tmp_path: Path) -> None:
 
     making = Making(compile_delegate(tmp_path, threads=1), no_python)
     error = making.answer()["error"]
-    assert str(error).startswith("NotExecuted: Python could not be executed: ")
+    assert str(error).startswith("Python could not be executed: ")
     assert "/nowhere/python" in str(error)
     making.end()
     while making.words():
         pass
 
 
-def test_without_an_empty_root_there_is_no_such_worker(tmp_path: Path) -> None:
-    def refuse() -> None:
-        refused = {Layer.EMPTY_ROOT: "it needs a mount namespace"}
-        setattr(lockdown, "enter_namespaces", lambda *_, **__: Outcome(frozenset(), refused))  # noqa: B010
-
-    making = Making(compile_delegate(tmp_path, threads=1), refuse)
+def test_without_an_empty_root_there_is_no_such_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {Layer.EMPTY_ROOT: "it needs a mount namespace"}
+    outcome = Outcome(frozenset(), refused)
+    monkeypatch.setattr(lockdown, "enter_namespaces", lambda *_, **__: outcome)
     words = "a device that starts threads needs an empty root: it needs a mount namespace"
-    assert making.answer() == {"error": f"NotExecuted: {words}"}
+    with pytest.raises(executed.NotMade, match=words):
+        executed._make(find_runtime(), Spawn(None))
+
+
+def test_one_that_is_not_loaded_in_time_is_given_up(tmp_path: Path) -> None:
+    library = compile_delegate(tmp_path, threads=1, at_load="for (;;) pause()")
+    making = Making(library, bool, load_seconds=1)
+    assert making.answer() == {"error": "a device was not loaded within 1 s"}
     making.end()
+    while making.words():
+        pass
 
 
 def test_one_that_hangs_while_it_loads_ends_with_its_zygote(tmp_path: Path) -> None:
