@@ -39,6 +39,7 @@ class Zygote:
         self._socket = ours
         self._turn = asyncio.Lock()
         self._warm: Warm | None = None
+        self._is_making = False
         self.forks = 0
 
     @property
@@ -56,6 +57,8 @@ class Zygote:
         Raises Refusal if no runtime can be loaded or it takes too long, ZygoteGone if the process
         ended.
         """
+        if self._warm is not None:
+            return self._warm
         async with self._turn:
             if self._warm is None:
                 try:
@@ -78,7 +81,11 @@ class Zygote:
         """
         async with self._turn:
             self.forks += 1
-            answer = await self._ask(order.to_fields(), descriptors, seconds)
+            self._is_making = True
+            try:
+                answer = await self._ask(order.to_fields(), descriptors, seconds)
+            finally:
+                self._is_making = False
         if "error" in answer:
             reason = printable(answer["error"])
             raise refuse(Cause.UNAVAILABLE, f"a worker could not be made: {reason}")
@@ -90,7 +97,7 @@ class Zygote:
 
         One that makes a worker just now is: how long that may take is that order's business.
         """
-        if self._turn.locked():
+        if self._is_making:
             return
         async with self._turn:
             await self._ask({}, (), seconds)
@@ -103,7 +110,7 @@ class Zygote:
 
     def interrupt(self) -> None:
         """End the process with the spawn that is under way, if there is one; `end` comes next."""
-        if self._turn.locked():
+        if self._is_making:
             self._kill()
 
     async def _ask(
