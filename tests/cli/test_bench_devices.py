@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loader_service.writer import small
+from model_loader_wire.limits import Limits
 from tests.cli.conftest import document, run_command
 from tests.devices.models import chain
 from tests.devices.openvino_worker import need_openvino_in_a_service
@@ -22,8 +23,9 @@ YARDSTICKS = ("in process", "in process again")
 @pytest.mark.slow
 def test_each_device_is_measured_against_the_yardstick(model_file: WriteModel) -> None:
     path = model_file(chain(["ADD", "MUL"]))
-    devices = ("--device", "reference", "--device", "xnnpack", "--allow-fp16")
+    devices = ("--device", "reference", "--device", "xnnpack", "--allow-fp16", "--threads", 64)
     values = document(run_command("bench", path, "--trusted", *devices, *SHORT, "--json"))
+    assert values["threads"] == Limits().threads  # what the service gives, and not what was asked
     assert [row["arm"] for row in values["arms"]] == [*YARDSTICKS, "reference", "xnnpack"]
     yardstick, *others = values["arms"]
     assert yardstick["ratio"] is None

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 def document(
     model: Path,
     report: ml.Report,
-    threads: int,
     rows: Sequence[DataclassInstance],
     samples: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def document(
         "model": str(model),
         "sha256": report.sha256,
         "runtime": report.runtime,
-        "threads": threads,
+        "threads": report.threads,
         "machine": describe(),
         "unit": "milliseconds",
         "arms": [asdict(row) for row in rows],

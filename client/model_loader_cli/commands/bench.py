@@ -178,7 +178,7 @@ def bench(
     except NothingLeft as error:
         raise click.ClickException(f"{error}; run it again on a quieter machine") from None
     if as_json:
-        print_json(document(model, report, report.threads, rows, samples))
+        print_json(document(model, report, rows, samples))
         return Exit.OK
     gone, everything = dropped(samples)
     _show(model, report, rows, sum(array.nbytes for array in values), reply_bytes)

@@ -101,11 +101,10 @@ def bench_devices(
     by_label = {trial.label: trial for trial in trials}
     if picture is not None:
         draw_bars(picture, safe(model.name), [_bar(row, by_label.get(row.arm)) for row in rows])
-    gone, everything = dropped(samples)
     if as_json:
         print_json(
             {
-                **document(model, report, threads, rows, samples),
+                **document(model, report, rows, samples),
                 "devices": [trial.to_json() for trial in trials],
             }
         )
@@ -115,6 +114,7 @@ def bench_devices(
         warn(_reasons(refused))
     if not trusted:
         warn(UNTRUSTED)
+    gone, everything = dropped(samples)
     if gone:
         warn(f"{gone} of {everything} blocks were dropped: time was stolen from this machine")
     return Exit.OK
