@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 INTERRUPTED = 130
@@ -20,15 +21,22 @@ def main(arguments: list[str] | None = None) -> int:
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
         if interruptible:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            _end_at_ctrl_c()
         from loader_service.broker.daemon_command import run_daemon
 
         status = run_daemon(arguments)
         if interruptible:  # the event loop has left the default of Python
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            _end_at_ctrl_c()
     except KeyboardInterrupt:
         status = INTERRUPTED
     return status
+
+
+def _end_at_ctrl_c() -> None:
+    if os.getpid() == 1:  # of a container: the kernel spares it the default action
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

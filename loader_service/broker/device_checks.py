@@ -121,6 +121,8 @@ def start_self_test(runtime: str, device: Enabled, seconds: float) -> subprocess
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment(),
+        # Ctrl-C at a terminal is the service's, and nothing that a device has done.
+        process_group=0,
         cwd="/",
     )
 

@@ -41,7 +41,7 @@ class Finder:
         if name == "grpc":
             sys.meta_path.remove(self)
             (zygote,) = children()
-            while not takes_or_holds_back(zygote):
+            while not takes_or_holds_back(zygote) and os.getsid(zygote) != zygote:
                 time.sleep(0.01)
             os.killpg(0, signal.SIGINT)
 from loader_service.broker.daemon import main
