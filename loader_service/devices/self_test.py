@@ -113,6 +113,7 @@ def in_a_child(test: Callable[[], Threads | None], seconds: float) -> Found:
     os.close(over)
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)  # also if it has left its group; it is not reaped yet
     _, status = os.waitpid(child, 0)
     said = b""
     with suppress(BlockingIOError):

@@ -191,7 +191,7 @@ def test_a_library_that_hangs_at_the_load_is_ended_by_its_deadline(little: Path)
 @pytest.mark.slow
 def test_a_load_waits_for_a_self_test_no_longer_than_it_may_take(little: Path) -> None:
     limits = ml.Limits(load_seconds=2)
-    # Their self-tests come one after the other, and take ten seconds each.
+    # Their self-tests come one after the other, and each takes as long as one may.
     hanging = [f"external:{number}={little},fault=hang-create" for number in range(6)]
     with ml.embed(devices=hanging, limits=limits) as connection:
         with pytest.raises(ml.TimeoutError, match="load_seconds"):

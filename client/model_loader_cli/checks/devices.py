@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def _tested(device: Enabled, runtime: str) -> Enabled:
 
     if device.name in ALWAYS:
         return device
-    test = start_self_test(runtime, device, TEST_SECONDS)
+    try:
+        test = start_self_test(runtime, device, TEST_SECONDS)
+    except OSError as error:
+        return replace(device, disabled=f"its self-test cannot be started: {error}")
     return outcome(test, device, 4 * TEST_SECONDS)
 
 
