@@ -20,7 +20,7 @@ from model_loader_wire.frames import BadFrame
 from . import _fork
 from ._blocking_channel import IOV_MAX
 from ._effects import ChannelEnded, DeadlinePassed
-from ._ends import hang_up
+from ._ends import shut_down
 
 READS = 16
 """System calls that one channel makes before the loop may turn to others."""
@@ -88,7 +88,7 @@ class AsyncChannel:
 
     def stop(self) -> None:
         """Wake the waiting call; the descriptor stays."""
-        hang_up(self.socket)
+        shut_down(self.socket)
 
     def close(self) -> None:
         """Close the descriptor."""

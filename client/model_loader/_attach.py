@@ -17,7 +17,7 @@ from model_loader_wire.v1 import attach_pb2 as pb
 
 from . import _fork
 from ._address import ATTACH_SOCKET, INSTEAD, is_trusted
-from ._ends import hang_up, has_gone
+from ._ends import has_gone, shut_down
 from ._messages import failure_of
 from .errors import NetworkError, SecurityError, from_failure
 
@@ -94,7 +94,7 @@ class AttachConnection:
 
     def close(self) -> None:
         """Close the socket, which ends the session; safe at any time and more than once."""
-        hang_up(self._socket)  # a thread in a conversation goes on
+        shut_down(self._socket)  # a thread in a conversation goes on
         with self._lock:
             self._finalizer()
 

@@ -21,7 +21,7 @@ from model_loader_wire.polling import LONGEST_NS, Polling
 
 from . import _fork
 from ._effects import ChannelEnded, DeadlinePassed
-from ._ends import hang_up, has_gone
+from ._ends import has_gone, shut_down
 
 TIMEVAL = struct.Struct("@qq")
 IOV_MAX = 1024
@@ -135,7 +135,7 @@ class BlockingChannel:
 
     def stop(self) -> None:
         """Let a thread that waits on the socket go on; the descriptor stays."""
-        hang_up(self.socket)
+        shut_down(self.socket)
 
     def close(self) -> None:
         """Close the descriptor; the caller holds the model's turn."""

@@ -19,7 +19,7 @@ def has_gone(connected: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def hang_up(connected: socket.socket) -> None:
+def shut_down(connected: socket.socket) -> None:
     """End the connection for both sides: who waits on it goes on. The descriptor stays."""
     try:
         connected.shutdown(socket.SHUT_RDWR)

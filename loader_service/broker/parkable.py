@@ -61,7 +61,7 @@ class ParkableWorker(Mortal):
         self.channel: socket.socket | None = worker.channel
         worker.channel = None
         self.parked = False
-        """Whether there is no process, and none is coming: what is parked counts for none."""
+        """Whether there is no process for it yet: what is parked counts for none."""
         self.idle_since = monotonic()
         """When it was last seen to have computed."""
         self.asked = 0

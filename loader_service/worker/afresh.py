@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from typing import NoReturn
 
 from loader_service.sandbox.descriptors import place
 from loader_service.worker import main as worker
@@ -21,7 +22,9 @@ WORD_LENGTH = 1 << 17
 """Of what the processes say to each other that make such a worker."""
 
 
-def execute(runtime: str, order: Spawn, null: int, descriptors: Sequence[int], report: int) -> None:
+def execute(
+    runtime: str, order: Spawn, null: int, descriptors: Sequence[int], report: int
+) -> NoReturn:
     """Be a fresh intermediate process, which has `order` and `report`, and goes on in `executed`.
 
     `descriptors` are those of the order. Does not return; raises OSError as long as this process

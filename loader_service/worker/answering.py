@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from time import monotonic_ns
 from typing import Any
 
@@ -27,7 +28,7 @@ PARTS_AT_A_TIME = 1024
 """What one writev takes (IOV_MAX)."""
 
 
-class Answering:
+class Answering(ABC):
     """A loaded model and its channel: a request is checked, read, computed and answered."""
 
     def __init__(self, model: LoadedModel, channel: socket.socket, inbox: Inbox, go: Go) -> None:
@@ -140,12 +141,12 @@ class Answering:
         head = pack_header(Kind.FAILURE, header.sequence, payload_length=len(payload))
         self._write([head + payload])
 
-    def _computed(self, header: Header) -> None:
+    def _computed(self, header: Header) -> None:  # noqa: B027 - most have nothing to do then
         """Told of a computation that was answered: the next request may be like it."""
 
+    @abstractmethod
     def _write(self, parts: list[Any]) -> None:
         """Send an answer: bytes, and C-contiguous memory of the interpreter's as bytes."""
-        raise NotImplementedError
 
 
 def _count(dimensions: tuple[int, ...]) -> int:

@@ -63,7 +63,7 @@ def _intermediate(
         grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
         file = RootFile(grants.file, order.file_bytes) if grants.file else None
         if grants.afresh:
-            afresh.execute(runtime.name, order, null, descriptors, report)  # does not return
+            afresh.execute(runtime.name, order, null, descriptors, report)
         pid = _fork(runtime, order, grants, file, null, descriptors)
         answer = {"pid": pid}
     except BaseException as error:

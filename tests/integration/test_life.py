@@ -211,7 +211,12 @@ def start_daemon(directory: Path) -> subprocess.Popen[bytes]:
             return False
         return True
 
-    wait_until(answers, "the daemon's answer")
+    try:
+        wait_until(answers, "the daemon's answer")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return process
 
 
