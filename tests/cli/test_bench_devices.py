@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loader_service.writer import small
-from model_loader_wire.limits import Limits
+from model_loader_wire.limits import DEFAULT_LIMITS
 from tests.cli.conftest import document, run_command
 from tests.devices.models import chain
 from tests.devices.openvino_worker import need_openvino_in_a_service
@@ -25,7 +25,7 @@ def test_each_device_is_measured_against_the_yardstick(model_file: WriteModel) -
     path = model_file(chain(["ADD", "MUL"]))
     devices = ("--device", "reference", "--device", "xnnpack", "--allow-fp16", "--threads", 64)
     values = document(run_command("bench", path, "--trusted", *devices, *SHORT, "--json"))
-    assert values["threads"] == Limits().threads  # what the service gives, and not what was asked
+    assert values["threads"] == DEFAULT_LIMITS.threads  # what the service gives, and not what was asked
     assert [row["arm"] for row in values["arms"]] == [*YARDSTICKS, "reference", "xnnpack"]
     yardstick, *others = values["arms"]
     assert yardstick["ratio"] is None
