@@ -25,7 +25,7 @@ def test_each_device_is_measured_against_the_yardstick(model_file: WriteModel) -
     path = model_file(chain(["ADD", "MUL"]))
     devices = ("--device", "reference", "--device", "xnnpack", "--allow-fp16", "--threads", 64)
     values = document(run_command("bench", path, "--trusted", *devices, *SHORT, "--json"))
-    assert values["threads"] == DEFAULT_LIMITS.threads  # what the service gives, and not what was asked
+    assert values["threads"] == DEFAULT_LIMITS.threads  # what the service gives
     assert [row["arm"] for row in values["arms"]] == [*YARDSTICKS, "reference", "xnnpack"]
     yardstick, *others = values["arms"]
     assert yardstick["ratio"] is None
