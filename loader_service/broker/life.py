@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from functools import partial
 
 from loader_service.broker.broker import Broker
 from loader_service.broker.reloading import Read
 from loader_service.broker.service_manager import ServiceManager
+from loader_service.broker.signal_calls import call_at_signal
 
 log = logging.getLogger("model_loader.broker")
 
@@ -31,11 +33,10 @@ class Life:
 
     def take_signals(self, read: Read | None) -> None:
         """Take the signals that end it, and the one that has its configuration read again."""
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.end, signal.Signals(number).name)
+            call_at_signal(number, partial(self.end, number.name))
         if read is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._reload, read)
+            call_at_signal(signal.SIGHUP, partial(self._reload, read))
 
     def ready(self) -> None:
         """Say that clients can attach, and keep the watchdog quiet from now on."""

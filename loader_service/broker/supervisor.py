@@ -30,6 +30,7 @@ from loader_service.broker.principals import Principals
 from loader_service.broker.readiness import Readiness
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.settings import Settings
+from loader_service.broker.signal_calls import call_at_signal
 from loader_service.broker.spares import Spares, end_unwanted
 from loader_service.broker.worker import Worker
 from loader_service.broker.zygote import Warm, Zygote, ZygoteGone
@@ -96,7 +97,7 @@ class Supervisor:
         self.check_policies(self._settings)
         self.check_enforceable(self._settings)
         self._descriptors.check_enforceable()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        call_at_signal(signal.SIGCHLD, self._reap)
         try:
             self.runtime = await self._zygotes.own.warmed(self._settings.start_seconds)
         except ZygoteGone as error:
