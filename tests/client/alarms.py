@@ -20,6 +20,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _set_alarm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    _let_handlers_run()
+
+
+def _let_handlers_run() -> None:
+    """Does nothing but begin: there Python calls the handler of a signal that has come."""
 
 
 @contextmanager

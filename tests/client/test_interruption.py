@@ -38,7 +38,8 @@ def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> 
             x = np.full(elements, number, np.int64)
             out = np.zeros(elements, np.int64) if number % 3 == 0 else None
             try:
-                set_alarm(chance.uniform(1e-6, longest))
+                if number % 20:  # some are left alone, however slow the machine is
+                    set_alarm(chance.uniform(1e-6, longest))
                 answer = model.compute(x, out)
                 set_alarm(0)
             except Interrupted:
