@@ -18,14 +18,14 @@ from loader_service.runtime.engine import Runtime
 from loader_service.runtime.runtimes import find_runtime
 from loader_service.sandbox import afresh, lockdown, own_file, policy, process, signals
 from loader_service.sandbox.descriptors import close_all_except
-from loader_service.sandbox.empty_root import RootFile
-from loader_service.sandbox.grants import NOTHING, Grants
+from loader_service.sandbox.grants import Grants
 from loader_service.sandbox.layers import Layer
 from loader_service.sandbox.lockdown import Outcome
 from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import data_in_use
 from loader_service.worker import main as worker
 from loader_service.worker.afresh import WORD_LENGTH
+from loader_service.worker.granted import Granted
 from loader_service.worker.opening import Devices, open_devices
 from loader_service.worker.orders import Spawn
 
@@ -64,16 +64,8 @@ def main(arguments: list[str]) -> int:
 
 def _make(runtime: Runtime, order: Spawn) -> int:
     """Make a worker that has loaded its devices and is in its root; returns its pid."""
-    grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
-    file = RootFile(grants.file, order.file_bytes) if grants.file else None
-    namespaces = lockdown.enter_namespaces(
-        frozenset(lockdown.NAMESPACE_LAYERS),
-        order.uid,
-        file,
-        grants.device_nodes,
-        grants.empty_files,
-        loads_later=True,
-    )
+    granted = Granted.of(order)
+    namespaces = granted.enter_namespaces(order.uid, loads_later=True)
     if namespaces.root is None:
         # What its threads may open would be the host's.
         reason = namespaces.refused.get(Layer.EMPTY_ROOT, "")
@@ -81,7 +73,7 @@ def _make(runtime: Runtime, order: Spawn) -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        _be_worker(runtime, order, grants, file, namespaces, theirs)
+        _be_worker(runtime, order, granted, namespaces, theirs)
     theirs.close()
     # A zygote makes no other worker meanwhile.
     ours.settimeout(order.load_seconds)
@@ -114,13 +106,13 @@ def _end(pid: int) -> None:
 def _be_worker(
     runtime: Runtime,
     order: Spawn,
-    grants: Grants,
-    file: RootFile | None,
+    granted: Granted,
     namespaces: Outcome,
     link: socket.socket,
 ) -> None:
     """Load the devices, have the root entered, and be the worker; never returns."""
     status = 1
+    grants, file = granted
     try:
         # Until it has loaded the devices it ends with its maker: nobody else knows of it.
         process.set_parent_death_signal()

@@ -14,11 +14,12 @@ from loader_service.runtime.engine import Runtime
 from loader_service.sandbox import lockdown, own_file, process, signals
 from loader_service.sandbox.descriptors import place
 from loader_service.sandbox.empty_root import RootFile
-from loader_service.sandbox.grants import NOTHING, Grants
+from loader_service.sandbox.grants import Grants
 from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import data_in_use
 from loader_service.worker import afresh
 from loader_service.worker import main as worker
+from loader_service.worker.granted import Granted
 from loader_service.worker.opening import Devices, open_devices
 from loader_service.worker.orders import Spawn
 
@@ -60,11 +61,10 @@ def _intermediate(
             raise OSError(f"{len(descriptors)} descriptors came for {order.channels} channels")
         # A library that hangs while it is loaded ends with the zygote, of which that is the end.
         process.set_parent_death_signal()
-        grants = NOTHING if order.grants is None else Grants.from_fields(order.grants)
-        file = RootFile(grants.file, order.file_bytes) if grants.file else None
-        if grants.afresh:
+        granted = Granted.of(order)
+        if granted.grants.afresh:
             afresh.execute(runtime.name, order, null, descriptors, report)
-        pid = _fork(runtime, order, grants, file, null, descriptors)
+        pid = _fork(runtime, order, granted, null, descriptors)
         answer = {"pid": pid}
     except BaseException as error:
         answer = {"error": f"{type(error).__name__}: {error}"[:ERROR_LENGTH]}
@@ -76,8 +76,7 @@ def _intermediate(
 def _fork(
     runtime: Runtime,
     order: Spawn,
-    grants: Grants,
-    file: RootFile | None,
+    granted: Granted,
     null: int,
     descriptors: list[int],
 ) -> int:
@@ -85,17 +84,11 @@ def _fork(
     devices = open_devices(runtime, order.devices)
     # Read here, the last place with a /proc.
     inherited_bytes = data_in_use()
-    namespaces = lockdown.enter_namespaces(
-        frozenset(lockdown.NAMESPACE_LAYERS),
-        order.uid,
-        file,
-        grants.device_nodes,
-        grants.empty_files,
-    )
+    namespaces = granted.enter_namespaces(order.uid)
     pid = os.fork()
     if pid == 0:
-        descriptors = _with_file(descriptors, file, namespaces.file)
-        _worker(runtime, namespaces, inherited_bytes, null, descriptors, devices, grants)
+        descriptors = _with_file(descriptors, granted.file, namespaces.file)
+        _worker(runtime, namespaces, inherited_bytes, null, descriptors, devices, granted.grants)
     return pid
 
 
