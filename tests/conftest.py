@@ -35,13 +35,19 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the sandbox's tests before any that use gRPC in this process.
+    """Run the tests that lock a fork of this process down before any that use gRPC in it.
 
     gRPC starts its threads anew in each forked child, and only a process with one thread can enter
     a user namespace or be locked down.
     """
-    alone = Path(__file__).parent / "sandbox"
-    items.sort(key=lambda item: alone not in item.path.parents)
+    sandbox = Path(__file__).parent / "sandbox"
+
+    def turn(item: pytest.Item) -> int:
+        if sandbox in item.path.parents:
+            return 0
+        return 1 if item.get_closest_marker("forks") else 2
+
+    items.sort(key=turn)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

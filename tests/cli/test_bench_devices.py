@@ -13,7 +13,7 @@ from loader_service.writer import small
 from model_loader_wire.limits import DEFAULT_LIMITS
 from tests.cli.conftest import document, run_command
 from tests.devices.models import chain
-from tests.devices.openvino_worker import need_openvino_in_a_service
+from tests.devices.openvino_worker import need_openvino
 
 WriteModel = Callable[[bytes], Path]
 SHORT = ("--pairs", 1, "--calls", 3, "--blocks", 1)
@@ -57,7 +57,7 @@ def test_without_trust_the_model_stays_in_the_sandbox(model_file: WriteModel) ->
 
 @pytest.mark.slow
 def test_reduced_precision_and_its_error_are_shown(model_file: WriteModel) -> None:
-    need_openvino_in_a_service()
+    need_openvino()
     path = model_file(chain(["MUL", "MUL"]))
     how = ("--device", "openvino", "--allow-fp16", *SHORT, "--json")
     values = document(run_command("bench", path, *how))

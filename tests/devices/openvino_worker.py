@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
@@ -21,45 +22,40 @@ from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import ResourceLimits
 from tests.sandbox.sandboxed import CHILD_REPORT, Ending, become_ordinary, in_child
 from tests.shared_models import REPOSITORY
-from tests.support.host import user_namespaces_usable
 
 FILE_BYTES = 256 << 20
 FILE_DESCRIPTOR = 5
 
 
 def need_openvino() -> None:
-    """Skip the calling test where OpenVINO is not installed or cannot be given its root."""
-    try:
-        grants_of(Enabled(OPENVINO))
-        open_library()
-    except DeviceMissing as error:
-        pytest.skip(str(error))
-    if not user_namespaces_usable():
-        pytest.skip("this host refuses user namespaces to this user")
+    """Skip the calling test where OpenVINO is not installed or no worker can have its root.
 
-
-def need_openvino_in_a_service() -> None:
-    """As `need_openvino`, for a process that has threads of gRPC's.
-
-    Nothing is imported, and another process asks the host.
+    Nothing is imported, and another process asks the host: this one may have threads of gRPC's.
     """
     try:
         grants_of(Enabled(OPENVINO))
     except DeviceMissing as error:
         pytest.skip(str(error))
+    if not _worker_can_have_a_root():
+        pytest.skip("this host refuses user namespaces to this user")
+
+
+@cache
+def _worker_can_have_a_root() -> bool:
     program = (
         "import sys; from tests.support.host import user_namespaces_usable as usable; "
         "sys.exit(not usable())"
     )
-    if subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode:
-        pytest.skip("this host refuses user namespaces to this user")
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60)
+    return not ended.returncode
 
 
 def in_worker(work: Callable[[OpenVinoDevice], object]) -> Ending:
     """Run `work` with the device ``openvino:CPU``; what it returns goes through JSON.
 
     OpenVINO is imported here, before the fork, as a worker's birth does it. This process must
-    never compile anything, else its children could not.
+    never compile anything, else its children could not, nor have used gRPC, whose threads start
+    anew in them: tests that call this are marked `forks`.
     """
     grants = grants_of(Enabled(OPENVINO))
     device = OpenVinoDevice(f"{OPENVINO}:CPU", "CPU", open_library(), grants)

@@ -12,7 +12,7 @@ import pytest
 import model_loader as ml
 from tests.devices.keeping_device import NAME
 from tests.devices.models import chain, expected
-from tests.devices.openvino_worker import need_openvino_in_a_service
+from tests.devices.openvino_worker import need_openvino
 from tests.support.raw_client import Service
 
 pytestmark = pytest.mark.isolation
@@ -66,7 +66,7 @@ def test_what_was_compiled_is_found_by_the_next_load_of_the_same(service: Keepin
 
 @pytest.mark.slow
 def test_what_openvino_compiled_is_found_by_the_next_load() -> None:
-    need_openvino_in_a_service()
+    need_openvino()
     options = {"accelerator_name": "openvino", "cache_token": TOKEN}
     with ml.embed(devices=["openvino"]) as connection:
         found = []

@@ -38,6 +38,8 @@ from tests.devices.graphs import graph
 from tests.devices.models import chain, expected
 from tests.devices.openvino_worker import compile_whole, in_worker, need_openvino
 
+pytestmark = pytest.mark.forks
+
 PREFERENCES = list(Preference)
 
 

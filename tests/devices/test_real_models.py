@@ -17,7 +17,7 @@ import pytest
 import model_loader as ml
 from model_loader_cli.bench.numerical import difference
 from tests.devices.little_delegate import compile_delegate, compiler
-from tests.devices.openvino_worker import need_openvino_in_a_service
+from tests.devices.openvino_worker import need_openvino
 from tests.runtime.engines import Answer, Array, Plain, answer_of, engine
 from tests.shared_models import SharedModel, require_model, select
 from tests.shared_runs import HOG, each_that_runs, stored_inputs
@@ -72,7 +72,7 @@ def plan(request: pytest.FixtureRequest) -> str:
     """Each plan in turn; skipped with the reason where its device is not there."""
     name: str = request.param
     if name == "openvino":
-        need_openvino_in_a_service()
+        need_openvino()
     if name in ("external", "mixed") and not compiler():
         pytest.skip("no C compiler is installed to build the tests' delegate with")
     return name

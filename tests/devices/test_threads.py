@@ -15,7 +15,7 @@ import pytest
 import model_loader as ml
 from loader_service.writer.warm_up import warm_up_model
 from tests.devices.little_delegate import compile_delegate
-from tests.devices.openvino_worker import need_openvino_in_a_service
+from tests.devices.openvino_worker import need_openvino
 from tests.devices.split_model import expected, split_model
 from tests.support.host import user_namespaces_usable
 from tests.support.raw_client import Service
@@ -268,7 +268,7 @@ class ThreadedService(Service):
 
 @pytest.mark.slow
 def test_a_device_with_a_file_and_machine_code_of_its_own_works_so_too() -> None:
-    need_openvino_in_a_service()
+    need_openvino()
     x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1) / 16
     plain = ml.MLModelLoader(ml.create_context()).load(warm_up_model())
     with ThreadedService() as service, ml.connect(service.directory) as connection:

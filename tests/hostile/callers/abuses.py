@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,7 @@ def unreceived_channels(directory: Path) -> Report:
         names = (f"origin {number % 4}" for number in range(12))
         sessions = [stack.enter_context(RawSession(directory, name)) for name in names]
         # All at once: one after the other, the first might be gone before the last is asked for.
-        calls = [
-            pool.submit(told, lambda: session.load(MODEL))  # noqa: B023
-            for session in sessions
-            for session in [session]
-        ]
+        calls = [pool.submit(told, partial(session.load, MODEL)) for session in sessions]
         yield {"told": Counter(call.result() for call in calls)}
 
 
@@ -169,9 +166,9 @@ def slow_uploads(directory: Path) -> Report:
 
     with ThreadPoolExecutor(16) as pool:
         calls = [
-            pool.submit(told, lambda: session.send_load(parts()))  # noqa: B023
+            pool.submit(told, partial(session.send_load, parts()))
             for parts in (trickle, stop, nothing)
-            for parts in [parts] * 4
+            for _ in range(4)
         ]
         yield {"under way": sum(not call.done() for call in calls)}
         found = Counter(call.result() for call in calls)
