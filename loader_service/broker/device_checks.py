@@ -1,36 +1,24 @@
 """Which devices fail their self-test: tried in a process that may die, before any worker has them.
 
-The process is the one of `loader_service.devices.self_test`. The broker believes what it says, as
-it believes a zygote: both run the operator's libraries, and no model. A device that was seen to
-start threads when it is loaded needs workers that are executed afresh: whether this host lets one
-be made is tried, too.
+A device that was seen to start threads when it is loaded needs workers that are executed afresh:
+whether this host lets one be made is tried, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import subprocess
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from loader_service.broker.device_policy import DeviceOrder
 from loader_service.broker.refusal import Refusal, refuse
+from loader_service.broker.self_test_process import REASON_LENGTH, SelfTest
 from loader_service.broker.settings import Settings
 from loader_service.devices.catalogue import ALWAYS, Enabled, enabled_devices
-from loader_service.worker.fresh_python import bootstrap, command, environment
 from model_loader_wire.causes import Cause, printable
 
 log = logging.getLogger("model_loader.devices")
-
-SELF_TEST = bootstrap("loader_service.devices.self_test")
-TEST_SECONDS = 20
-"""For each of the two tests of a device."""
-STRUCTURES = "abi"
-"""What the self-test calls the interpreter's structures, on which every device relies."""
-REASON_LENGTH = 500
 
 
 class DeviceChecks:
@@ -43,7 +31,7 @@ class DeviceChecks:
         """
         self._settings = settings
         self._rehearse = rehearse
-        self._running: subprocess.Popen[bytes] | None = None
+        self._running: SelfTest | None = None
         self._tests: dict[Enabled, asyncio.Task[Enabled]] = {}
         self._turn = asyncio.Lock()
 
@@ -79,7 +67,7 @@ class DeviceChecks:
         for test in self._tests.values():
             test.cancel()
         if self._running is not None:
-            kill(self._running)
+            self._running.end()
         await asyncio.gather(*self._tests.values(), return_exceptions=True)
 
     def _test_of(self, device: Enabled) -> asyncio.Task[Enabled]:
@@ -91,13 +79,9 @@ class DeviceChecks:
         """Test one device; returns it with what was found."""
         async with self._turn:
             # Started here, and not in the thread that waits: the process ends with its starter.
-            try:
-                self._running = start_self_test(self._settings.runtime, device, TEST_SECONDS)
-            except OSError as error:
-                found = replace(device, disabled=f"its self-test cannot be started: {error}")
-            else:
-                found = await asyncio.to_thread(outcome, self._running, device, 4 * TEST_SECONDS)
-                self._running = None
+            self._running = SelfTest(self._settings.runtime, device)
+            found = await asyncio.to_thread(self._running.outcome)
+            self._running = None
         if found.afresh and not found.disabled:
             try:
                 await self._rehearse(found)
@@ -110,48 +94,3 @@ class DeviceChecks:
         if found.disabled:
             log.warning("the device %s is disabled: %s", device.name, found.disabled)
         return found
-
-
-def start_self_test(runtime: str, device: Enabled, seconds: float) -> subprocess.Popen[bytes]:
-    """Start the self-test of a device, each part of which may take so many seconds."""
-    fields = json.dumps([device.to_fields()])
-    return subprocess.Popen(
-        command(SELF_TEST, runtime, fields, str(seconds)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        # Ctrl-C at a terminal is the service's, and nothing that a device has done.
-        process_group=0,
-        cwd="/",
-    )
-
-
-def outcome(process: subprocess.Popen[bytes], device: Enabled, seconds: float) -> Enabled:
-    """Wait for a self-test; returns the device with what was found of it."""
-    try:
-        said, _ = process.communicate(timeout=seconds)
-        tests = json.loads(said)
-    except subprocess.TimeoutExpired:
-        return replace(device, disabled="its self-test does not end")
-    except ValueError:
-        return replace(device, disabled="its self-test ended without a word")
-    finally:
-        kill(process)
-    if reason := tests[STRUCTURES]["disabled"]:
-        reason = f"the runtime is not as devices need it: {reason}"
-        return replace(device, disabled=printable(reason, REASON_LENGTH))
-    found = tests[device.name]
-    return replace(
-        device,
-        disabled=printable(found["disabled"], REASON_LENGTH),
-        threads=found["threads_run"],
-        afresh=found["threads_loaded"] > 0,
-    )
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a self-test that may have ended; the broker reaps every child that it does not know."""
-    with suppress(ProcessLookupError):
-        process.kill()
-    process.wait()

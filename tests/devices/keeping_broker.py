@@ -15,7 +15,7 @@ from tests.support import broker_variant
 
 PROGRAMS = {
     "loader_service.broker.zygote_process": "BOOTSTRAP",
-    "loader_service.broker.device_checks": "SELF_TEST",
+    "loader_service.broker.self_test_process": "PROGRAM",
 }
 OWN_IMPORT = "from loader_service"
 JOINING = "from tests.devices.keeping_device import join_catalogue\njoin_catalogue()\n"

@@ -12,6 +12,7 @@ import sys
 
 from loader_service.broker import device_checks, zygote_process
 from loader_service.broker import settings as broker_settings
+from loader_service.broker.self_test_process import SelfTest
 from tests.hostile.attacks.memory import secret_of
 from tests.support import broker_variant
 
@@ -32,9 +33,8 @@ def main(arguments: list[str]) -> int:
     probe = json.loads(options)["runtime"]
     setattr(broker_settings, "RUNTIMES", (*broker_settings.RUNTIMES, probe))  # noqa: B010
     # Devices are tested with a runtime that computes.
-    start = device_checks.start_self_test
     setattr(  # noqa: B010
-        device_checks, "start_self_test", lambda _, *rest: start("auto", *rest)
+        device_checks, "SelfTest", lambda _, device: SelfTest("auto", device)
     )
     return broker_variant.main([life, options, json.dumps(changed)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,16 +46,10 @@ def look_at_devices(enabled: Sequence[str] = (), runtime: str = "auto") -> list[
 
 def _tested(device: Enabled, runtime: str) -> Enabled:
     """Return a device with what its self-test finds."""
-    from loader_service.broker.device_checks import TEST_SECONDS, outcome, start_self_test
+    from loader_service.broker.self_test_process import SelfTest
     from loader_service.devices.catalogue import ALWAYS
 
-    if device.name in ALWAYS:
-        return device
-    try:
-        test = start_self_test(runtime, device, TEST_SECONDS)
-    except OSError as error:
-        return replace(device, disabled=f"its self-test cannot be started: {error}")
-    return outcome(test, device, 4 * TEST_SECONDS)
+    return device if device.name in ALWAYS else SelfTest(runtime, device).outcome()
 
 
 def _known(device: Enabled, enabled: bool) -> KnownDevice:
