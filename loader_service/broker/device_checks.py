@@ -79,18 +79,20 @@ class DeviceChecks:
         """Test one device; returns it with what was found."""
         async with self._turn:
             # Started here, and not in the thread that waits: the process ends with its starter.
-            self._running = SelfTest(self._settings.runtime, device)
-            found = await asyncio.to_thread(self._running.outcome)
+            test = self._running = SelfTest(self._settings.runtime, device)
+            found = await asyncio.to_thread(test.outcome)
             self._running = None
+        may_pass = not test.started
         if found.afresh and not found.disabled:
             try:
                 await self._rehearse(found)
             except (Refusal, OSError, RuntimeError) as error:
                 message = printable(str(error), REASON_LENGTH)
                 found = replace(found, disabled=f"no worker can be made for it: {message}")
-                if not isinstance(error, Refusal) or error.failure.limit is not None:
-                    # That may pass: the next load tries it again.
-                    del self._tests[device]
+                may_pass = not isinstance(error, Refusal) or error.failure.limit is not None
+        if may_pass:
+            # The next load tries it again.
+            del self._tests[device]
         if found.disabled:
             log.warning("the device %s is disabled: %s", device.name, found.disabled)
         return found

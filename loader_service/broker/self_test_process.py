@@ -51,6 +51,11 @@ class SelfTest:
         except OSError as error:
             self._refused = f"its self-test cannot be started: {error}"
 
+    @property
+    def started(self) -> bool:
+        """Whether the host gave it a process."""
+        return self._process is not None
+
     def outcome(self) -> Enabled:
         """Wait for its end; returns the device with what was found of it."""
         if self._process is None:
