@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import logging
 import time
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 
 from loader_service.broker.events import Event
 from loader_service.broker.request_id import request_id
@@ -18,6 +20,8 @@ log = logging.getLogger("model_loader.events")
 
 KEPT = 1000
 """Events that matter (INFO and above) that one who comes later can still read."""
+KEPT_OF_STRANGERS = 100
+"""As many of those that strangers cause: they push out none of the others."""
 AHEAD = 1000
 """Events that a follower may be behind; the oldest of more are left out, and counted."""
 
@@ -74,6 +78,7 @@ class EventStream:
         self._readers: list[Reader] = []
         self._followers: set[Follower] = set()
         self._kept: deque[Told] = deque(maxlen=KEPT)
+        self._kept_of_strangers: deque[Told] = deque(maxlen=KEPT_OF_STRANGERS)
         self._left_out = 0
 
     def add_reader(self, read: Reader) -> None:
@@ -84,7 +89,8 @@ class EventStream:
         """Tell an event; what a reader does wrong harms neither the teller nor other readers."""
         told = Told(next(self._numbers), self._clock(), request_id.get(), event)
         if event.level >= logging.INFO:
-            self._kept.append(told)
+            kept = self._kept_of_strangers if event.by_strangers else self._kept
+            kept.append(told)
         for read in self._readers:
             try:
                 read(told)
@@ -100,7 +106,7 @@ class EventStream:
 
     def kept(self) -> list[Told]:
         """Return the latest events that matter, oldest first."""
-        return list(self._kept)
+        return list(heapq.merge(self._kept, self._kept_of_strangers, key=attrgetter("number")))
 
     @contextmanager
     def followed(self, level: int = logging.INFO) -> Iterator[Follower]:

@@ -27,6 +27,8 @@ class Event:
     kind: ClassVar[str]
     level: ClassVar[int] = logging.INFO
     """How much it matters, as ``logging`` counts; what is below INFO is not kept for later."""
+    by_strangers: ClassVar[bool] = False
+    """Whether those who are not let in cause it, as often as they like."""
 
     def facts(self) -> dict[str, Fact]:
         """Return what is known of it, by name; the unit is in the name."""
@@ -312,6 +314,7 @@ class ConnectionRefused(Failed):
     """Somebody was turned away at the attach socket, or at the TCP port."""
 
     kind = "connection-refused"
+    by_strangers = True
     user: int
     peer: str | None = None
     """The address from which somebody came to the TCP port."""

@@ -12,9 +12,10 @@ from dataclasses import fields
 import pytest
 
 from loader_service.broker import event_log, events
-from loader_service.broker.event_stream import AHEAD, KEPT, EventStream, Told
+from loader_service.broker.event_stream import AHEAD, KEPT, KEPT_OF_STRANGERS, EventStream, Told
 from loader_service.broker.events import (
     CallRefused,
+    ConnectionRefused,
     Event,
     Failed,
     LoadFailed,
@@ -140,6 +141,21 @@ def test_what_is_kept_is_bounded() -> None:
         stream.tell(renewed(number))
     assert len(stream.kept()) == KEPT
     assert stream.kept()[0].number == 6
+
+
+def test_strangers_push_out_nothing_that_is_kept_but_their_own() -> None:
+    stream = EventStream()
+    refusal = ConnectionRefused(failure=Failure(Cause.FORBIDDEN, "no"), user=1, peer="192.0.2.1")
+    stream.tell(renewed(1))
+    for _ in range(KEPT + 5):
+        stream.tell(refusal)
+    stream.tell(renewed(2))
+    kept = stream.kept()
+    assert [kept[0].event, kept[-1].event] == [renewed(1), renewed(2)]
+    assert len(kept) == KEPT_OF_STRANGERS + 2
+    numbers = [item.number for item in kept]
+    assert numbers == sorted(numbers)
+    assert numbers[-2] == KEPT + 6
 
 
 def test_a_follower_that_does_not_read_loses_the_oldest_and_is_told_how_many() -> None:
