@@ -8,6 +8,7 @@ the device is left out. A deadline is never waited for twice: what is late is en
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from loader_service.devices.compiled import CompiledPlan, as_told
 from loader_service.devices.device import DeadlineMissed
@@ -26,6 +27,7 @@ TELLS = 4
 
 Opening = Callable[[Placement | None], InterpreterModel]
 _Strings = tuple[tuple[int, ...], Sequence[bytes]]
+_Result = TypeVar("_Result")
 
 
 class PlacedModel:
@@ -54,7 +56,7 @@ class PlacedModel:
         self._told_runs = 0
         self._tells = TELLS
         self._untold = False
-        self._model = self._open()
+        self._model = self._on_devices(lambda: opening(compiled))
 
     @property
     def description(self) -> ModelDescription:
@@ -71,14 +73,21 @@ class PlacedModel:
         """Tell the report; with the next ping only, if it was told often since the last one."""
         self._untold = self.tell is None or not self._tells
         if self.tell is not None and self._tells:
+            try:
+                report = self._report()
+            except RuntimeFailure:  # it could not be opened again
+                return
             self._tells -= 1
             self._told_runs = self._compiled.runs
-            self.tell(self._report())
+            self.tell(report)
 
     def prepare_inputs(
         self, signature: int, shapes: Sequence[tuple[int, ...]]
     ) -> list[memoryview | None]:
-        """Make inputs ready; a device that cannot be prepared for these shapes is left out."""
+        """Make inputs ready; a device that cannot be prepared for these shapes is left out.
+
+        But not for shapes for which the CPU cannot be prepared either.
+        """
         self._from_cpu = False
         self._shapes[signature] = shapes
         try:
@@ -87,10 +96,19 @@ class PlacedModel:
             if not self._is_devices(failure):
                 raise
             first = failure
-        if self._compiled.model.stateless:
-            self._leave_out(first, {item.device.name for item in self._compiled.failed()})
-            return self._model.prepare_inputs(signature, shapes)
-        raise as_told(first, coarse=self._coarse)
+        if not self._compiled.model.stateless:
+            raise as_told(first, coarse=self._coarse)
+        names = {item.device.name for item in self._compiled.failed()}
+        try:
+            self._on_cpu().prepare_inputs(signature, shapes)
+        except LimitReached:
+            # Two interpreters may not fit where one does.
+            self._cpu = None
+        except RuntimeFailure as own:
+            self._cpu = None
+            raise own from None
+        self._leave_out(first, names)
+        return self.prepare_inputs(signature, shapes)
 
     def set_strings(
         self, signature: int, position: int, dimensions: tuple[int, ...], values: Sequence[bytes]
@@ -124,11 +142,11 @@ class PlacedModel:
         )
 
     def reset(self) -> None:
-        """Open the model anew; a device that was left out stays so."""
+        """Open the model anew; a device that was left out stays so, one that fails now is, too."""
         self._strings.clear()
         self._from_cpu = False
         self._cpu = None
-        self._model.reset()
+        self._on_devices(self._model.reset)
 
     def went_well(self) -> None:
         """Note a run without a failure."""
@@ -149,18 +167,21 @@ class PlacedModel:
             for view in self._model.prepare_inputs(signature, shapes)
         ]
         names = {item.device.name for item in self._compiled.failed()}
+        fits = True
         try:
-            self._run_on_cpu(signature, shapes, given)
+            self._run(self._on_cpu(), signature, shapes, given)
         except LimitReached:
-            # Two interpreters may not fit where one does.
-            self._leave_out(failure, names)
-            self._cpu = None
-            self._run(self._model, signature, shapes, given)
-            return
+            fits = False
         except RuntimeFailure as own:
             # The CPU fails at it, too: it is the model's own doing.
             self._cpu = None
             raise own from None
+        if not fits:
+            # Two interpreters may not fit where one does.
+            self._cpu = None
+            self._leave_out(failure, {item.device.name for item in self._compiled.partitions})
+            self._run(self._model, signature, shapes, given)
+            return
         self._from_cpu = True
         self._failures += 1
         self._say(f"{_listed(names)} failed in a run, the CPU answered: {failure}")
@@ -169,11 +190,14 @@ class PlacedModel:
         else:
             self._tell_now()
 
-    def _open(self) -> InterpreterModel:
-        """Open the model on its devices; one that fails is left out, unless it was named."""
+    def _on_devices(self, attempt: Callable[[], _Result]) -> _Result:
+        """Do what opens the model on its devices; one that fails is left out, unless it was named.
+
+        Raises what `attempt` raises where the CPU cannot run the model either.
+        """
         while self._compiled.partitions:
             try:
-                return self._opening(self._compiled)
+                return attempt()
             except LimitReached:
                 raise
             except RuntimeFailure as failure:
@@ -183,17 +207,13 @@ class PlacedModel:
             names = {item.device.name for item in self._compiled.failed()}
             self._compiled.leave_out(names)
             self._say(f"{_listed(names)} was left out, the CPU runs its part: {reason}")
-        return self._opening(self._compiled)
+        return attempt()
 
-    def _run_on_cpu(
-        self,
-        signature: int,
-        shapes: Sequence[tuple[int, ...]],
-        given: Sequence[bytes | None],
-    ) -> None:
+    def _on_cpu(self) -> InterpreterModel:
+        """Return the model without devices, which is kept for the next time."""
         if self._cpu is None:
             self._cpu = self._opening(None)
-        self._run(self._cpu, signature, shapes, given)
+        return self._cpu
 
     def _run(
         self,
@@ -211,12 +231,23 @@ class PlacedModel:
         model.invoke(signature)
 
     def _leave_out(self, failure: RuntimeFailure, names: set[str]) -> None:
-        """Open the model without these devices."""
-        del self._model
-        self._compiled.leave_out(names)
+        """Go on without these devices: with the others, or with what is open on the CPU."""
         self._failures = 0
+        self._compiled.leave_out(names)
         self._say(f"{_listed(names)} was left out from now on: {failure}")
-        self._model = self._open()
+        # Its frames would hold the interpreter that gives way.
+        failure.__traceback__ = failure.__context__ = None
+        if self._compiled.partitions or self._cpu is None:
+            try:
+                self._on_devices(self._model.reset)
+            except LimitReached as short:
+                if self._cpu is None:
+                    raise
+                others = {item.device.name for item in self._compiled.partitions}
+                self._compiled.leave_out(others)
+                self._say(f"{_listed(others)} was left out, too: {short}")
+        if not self._compiled.partitions and self._cpu is not None:
+            self._model, self._cpu = self._cpu, None
         self._tell_now()
 
     def _is_devices(self, failure: RuntimeFailure) -> bool:

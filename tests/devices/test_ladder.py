@@ -13,20 +13,30 @@ from loader_service.devices.bridge import apply
 from loader_service.devices.capabilities import Capabilities, Performance
 from loader_service.devices.compiled import CompiledPlan, DeviceFailed
 from loader_service.devices.cpu import CpuDevice
-from loader_service.devices.device import DeadlineMissed, Device, DeviceError, Verdict
+from loader_service.devices.device import (
+    Compilation,
+    DeadlineMissed,
+    Device,
+    DeviceError,
+    Verdict,
+)
 from loader_service.devices.model_view import ModelView
+from loader_service.devices.partition import Partition
 from loader_service.devices.placed import PATIENCE, TELLS, PlacedModel
 from loader_service.devices.plan import Plan, Wish, make_plan
 from loader_service.devices.reading import read_view
 from loader_service.runtime.engine import Placement
-from loader_service.runtime.failures import ModelFailed, UnsupportedModel
+from loader_service.runtime.failures import LimitReached, ModelFailed, UnsupportedModel
 from loader_service.runtime.interpreter import InterpreterModel, InterpreterRuntime
 from loader_service.runtime.kernels import Kernels
+from loader_service.runtime.schema_operators import BuiltinOperator
+from loader_service.runtime.schema_tensor_types import TensorType
+from loader_service.writer.model import ModelWriter
 from loader_service.writer.stateful import counter
 from model_loader_wire.delegation import STEPS, Delegation
 from model_loader_wire.device_options import DeviceOptions
 from tests.devices.models import LENGTH, chain, expected
-from tests.devices.numpy_device import NumpyDevice
+from tests.devices.numpy_device import NumpyDevice, NumpyExecutable
 from tests.runtime.engines import NAMES, engine
 
 SPLIT = ["ADD", "ADD", "MUL", "FLOOR", "ADD", "MUL"]
@@ -58,11 +68,14 @@ class Case:
         self.compiled = CompiledPlan(self.view, self.plan, apply)
         self.compiled.compile(self.wish, threads=1, seconds=5, cache=None)
         self.runtime = runtime
-        self.opened = 0
+        self.fits = -1
+        """So many interpreters, beside those that are opened anew; below zero: any number."""
 
     def open(self) -> PlacedModel:
         def opening(placement: Placement | None) -> InterpreterModel:
-            self.opened += 1
+            if not self.fits:
+                raise LimitReached("no room", "memory_bytes", 2, 1)
+            self.fits -= 1
             return self.runtime.load(self.data, threads=1, memory_bytes=None, placement=placement)
 
         return PlacedModel(opening, self.compiled, named=self.wish.named, coarse=self.wish.coarse)
@@ -302,6 +315,104 @@ def test_reset_opens_the_devices_anew(runtime: InterpreterRuntime) -> None:
     assert run(model).tobytes() == expected(SPLIT, X).tobytes()
     assert device.runs == 4
     assert len(device.compilations) == 2
+
+
+class Forgetful(NumpyDevice):
+    """Compiles, and can then prepare only so often."""
+
+    prepares = 2
+
+    def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
+        executable = super().compile(partition, compilation)
+        real = executable.prepare
+
+        def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+            if not self.prepares:
+                raise DeviceError("it has forgotten")
+            self.prepares -= 1
+            return real(shapes)
+
+        executable.prepare = prepare  # type: ignore[method-assign]
+        return executable
+
+
+def test_a_device_that_fails_at_a_reset_is_left_out(runtime: InterpreterRuntime) -> None:
+    model = Case(runtime, SPLIT, Forgetful(), execution_preference="undefined").open()
+    run(model)
+    model.reset()
+    assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+    assert {name for name, _ in shares(model)} == {"xnnpack"}
+    assert "numpy was left out, the CPU runs its part" in steps(model)
+
+
+def test_a_named_device_must_be_reset(runtime: InterpreterRuntime) -> None:
+    model = Case(runtime, SPLIT, Forgetful(), accelerator_name="numpy").open()
+    with pytest.raises(ModelFailed, match="it has forgotten"):
+        model.reset()
+    # There is nothing to report of a model that is not open, and that ends nobody.
+    told: list[Delegation] = []
+    model.tell = told.append
+    model._untold = True
+    model.tell_times()
+    assert told == []
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_devices_that_fail_are_left_out_where_memory_is_short(
+    runtime: InterpreterRuntime, fits: int
+) -> None:
+    device = NumpyDevice(failures=-1)
+    case = Case(runtime, SPLIT, device, execution_preference="undefined")
+    case.fits = fits
+    model = case.open()
+    for scale in range(PATIENCE + 2):
+        assert run(model, X * scale).tobytes() == expected(SPLIT, X * scale).tobytes()
+    assert device.runs == (1 if fits == 1 else PATIENCE)
+    assert {name for name, _ in shares(model)} == {"xnnpack"}
+
+
+def test_the_others_are_left_out_too_where_they_do_not_fit_beside_the_answer(
+    runtime: InterpreterRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operators = ["ADD", "ADD", "NEG", "NEG", "ADD"]
+    bad = NumpyDevice("bad", operators=frozenset({"NEG"}), failures=-1)
+    good = NumpyDevice("good", operators=frozenset({"ADD"}))
+    model = Case(runtime, operators, bad, good, execution_preference="undefined").open()
+
+    def reset(_: InterpreterModel) -> None:
+        raise LimitReached("no room", "memory_bytes", 2, 1)
+
+    monkeypatch.setattr(InterpreterModel, "reset", reset)
+    for _ in range(PATIENCE + 1):
+        assert run(model).tobytes() == expected(operators, X).tobytes()
+    assert {name for name, _ in shares(model)} == {"xnnpack"}
+    assert "good was left out, too: no room" in steps(model)
+
+
+def test_shapes_that_the_cpu_does_not_take_either_cost_no_device(
+    runtime: InterpreterRuntime,
+) -> None:
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    one = graph.constant("one", np.ones(LENGTH, np.float32))
+    tensors = [
+        graph.tensor(name, TensorType.FLOAT32, (1, LENGTH), shape_signature=(-1, -1))
+        for name in ("difference", "negative")
+    ]
+    x = graph.input("x", TensorType.FLOAT32, (1, LENGTH), shape_signature=(-1, -1))
+    graph.operator(BuiltinOperator.SUB, [x, one], [tensors[0]])
+    graph.operator(BuiltinOperator.NEG, [tensors[0]], [tensors[1]])
+    graph.output(tensors[1])
+    device = NumpyDevice(operators=frozenset({"NEG"}))
+    model = Case(runtime, writer.write(), device, execution_preference="undefined").open()
+    with pytest.raises(ModelFailed):
+        model.prepare_inputs(0, [(1, LENGTH - 1)])
+    (view,) = model.prepare_inputs(0, [(1, LENGTH)])
+    assert view is not None
+    view[:] = X.tobytes()
+    model.invoke(0)
+    assert bytes(model.outputs(0)[0].data) == (1 - X).tobytes()
+    assert shares(model)[0] == ("numpy", 1)
 
 
 def test_the_reference_device_runs_the_built_in_kernels(runtime: InterpreterRuntime) -> None:
