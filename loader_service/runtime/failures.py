@@ -91,11 +91,14 @@ RULES: tuple[tuple[re.Pattern[str], type[RuntimeFailure]], ...] = tuple(
 """First match wins; searched in the whole message."""
 
 
-def failure_from(error: Exception, stage: Stage) -> RuntimeFailure:
-    """Turn what an interpreter raised into a typed failure with a readable message."""
+def failure_from(error: Exception, stage: Stage, words: str | None = None) -> RuntimeFailure:
+    """Turn what an interpreter raised into a typed failure with a readable message.
+
+    ``words``: what is new in the error's message; None for all of it.
+    """
     if isinstance(error, RuntimeFailure):
         return error
-    message = readable(str(error)) or _wordless(stage)
+    message = readable(str(error) if words is None else words) or _wordless(stage)
     for pattern, failure in RULES:
         if pattern.search(message):
             return failure(message)

@@ -21,6 +21,7 @@ from loader_service.runtime.native import Library, NativeInterpreter
 from loader_service.runtime.signatures import Signature, describe, read_signatures
 from loader_service.runtime.steady import SteadySignature, steady_signature
 from loader_service.runtime.tensor_memory import input_view, read_output, set_strings
+from loader_service.runtime.words import Words
 from model_loader_wire.description import SignatureDescription
 
 _Result = TypeVar("_Result")
@@ -51,6 +52,7 @@ class Session:
         for the same memory ever after."""
         self.choice = kernels
         self._watch = watch
+        self._words = Words()
         self._signatures: list[Signature] = []
         self._native = self._guarded(
             Stage.PARSE,
@@ -171,7 +173,7 @@ class Session:
             raise self._failure(error, stage) from None
 
     def _failure(self, error: Exception, stage: Stage) -> RuntimeFailure:
-        failure = failure_from(error, stage)
+        failure = failure_from(error, stage, self._words.new_in(str(error)))
         self.broken = self.broken or isinstance(error, MemoryError)
         if self._watch.refused(error):
             wanted = max(
