@@ -88,7 +88,8 @@ class Delegate(Following):
     def fail(self, context: Context, what: str, error: BaseException) -> int:
         """Keep a failure, say it, and return the interpreter's status for it."""
         self.failure = as_device_error(error, ExecutionFailed if what == RUN else CompilationFailed)
-        abi.report(context, f"{self.name} could not {what}: {self.failure}. ")
+        # Behind the library's own words, if it had some, which end in no space.
+        abi.report(context, f" {self.name} could not {what}: {self.failure}. ")
         return abi.ERROR
 
 

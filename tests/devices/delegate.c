@@ -229,7 +229,7 @@ static int compute(Context *context, Node *node) {
   }
 #endif
   if (has_fault(settings, "invoke")) {
-    context->ReportError(context, "the little delegate cannot run. ");
+    context->ReportError(context, "the little delegate cannot run");
     return ERROR;
   }
   if (has_fault(settings, "hang"))

@@ -173,7 +173,7 @@ def test_one_that_takes_other_nodes_than_it_said_is_refused(little: Path, librar
     [
         ("kernel-prepare", CompilationFailed, "could not prepare: its kernel ended with status 1"),
         ("size", CompilationFailed, r"the shape \(1, 5\), and the model \(1, 4\)"),
-        ("invoke", ExecutionFailed, "cannot run. external:little could not run: its kernel"),
+        ("invoke", ExecutionFailed, "cannot run external:little could not run: its kernel"),
         ("late-size", ExecutionFailed, r"it made tensor \d+ \(8, 4\), which was \(1, 4\)"),
     ],
 )
