@@ -50,6 +50,10 @@ class _Native(Following):
             self._watching.follow(native)
 
     @property
+    def was_prepared(self) -> bool:
+        return self._watching is None or self._watching.was_prepared
+
+    @property
     def failure(self) -> DeviceError | None:
         return None if self._watching is None else self._watching.failure
 

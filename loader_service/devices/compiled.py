@@ -126,6 +126,12 @@ class CompiledPlan:
             addresses.append(item.applied.address)
         return addresses
 
+    def require_applied(self) -> None:
+        """Raise DeviceFailed if the interpreter has passed a delegate over without a word."""
+        for item in self.partitions:
+            if item.applied is not None and not item.applied.was_prepared:
+                raise DeviceFailed(f"{item.device.name}: the interpreter gives it no operators")
+
     @property
     def runs(self) -> int:
         """How often partitions have run in this interpreter."""

@@ -44,6 +44,7 @@ class Delegate(Following):
         """Be called `name` in the interpreter's messages: a device, and which part it is for."""
         super().__init__()
         self.name = name
+        self._graph: int | None = None
         self.failure: DeviceError | None = None
         """What the last preparation or run raised."""
         self.address = 0
@@ -51,6 +52,11 @@ class Delegate(Following):
         """How often one of its operators ran to the end."""
         self.elapsed_ns = 0
         """How long that took, by the clock of this process."""
+
+    @property
+    def was_prepared(self) -> bool:
+        """Whether the interpreter has asked for operators of the primary subgraph to be taken."""
+        return self._graph is not None
 
     def register(self, address: int) -> None:
         """Stand behind the delegate at this address."""
@@ -74,6 +80,19 @@ class Delegate(Following):
     def prepare(self, context: Context) -> None:
         """Take operators of a graph over; raises any exception."""
         raise NotImplementedError
+
+    def is_for(self, context: Context) -> bool:
+        """Whether a graph is the primary subgraph, whose operators are the only ones to be taken.
+
+        It comes first, and again when it is delegated anew. Raises CompilationFailed for a model of
+        which the interpreter gives others to delegates, and that one not.
+        """
+        graph = context.contents.impl
+        if self._graph is None:
+            if not abi.is_primary(context):
+                raise CompilationFailed("the interpreter gives no device the primary subgraph")
+            self._graph = graph
+        return bool(graph == self._graph)
 
     def replace(
         self, context: Context, registration: abi.TfLiteRegistration, nodes: tuple[int, ...]

@@ -216,6 +216,11 @@ class AppliedDelegate(Protocol):
         ...
 
     @property
+    def was_prepared(self) -> bool:
+        """Whether the interpreter has asked it to take operators."""
+        ...
+
+    @property
     def failure(self) -> DeviceError | None:
         """What its preparation or its last run raised; None if it did well, or a native delegate
         failed without a word to us.

@@ -59,7 +59,6 @@ class KernelDelegate(Delegate):
         self._kernel = PartitionKernel(partition, executable)
         self._number = next(_numbers)
         self._name = name.encode()
-        self._graph: int | None = None
         self._structure = abi.TfLiteDelegate(
             prepare=PREPARE_DELEGATE, flags=int(abi.DelegateFlags.ALLOW_DYNAMIC_TENSORS)
         )
@@ -70,12 +69,9 @@ class KernelDelegate(Delegate):
 
         Raises CompilationFailed where the interpreter would cut the partition in pieces.
         """
-        graph = context.contents
-        # The primary subgraph comes first; the same graph comes again when it is delegated anew.
-        if self._graph is None:
-            self._graph = graph.impl
-        if graph.impl != self._graph:
+        if not self.is_for(context):
             return
+        graph = context.contents
         nodes = abi.make_integers(self._partition.nodes)
         pieces, params = ctypes.c_int(), abi.ParamsPointer()
         preview = abi.PreviewDelegatePartitioning(graph.preview_delegate_partitioning)

@@ -37,7 +37,6 @@ class LibraryDelegate(Delegate):
         self._model = model
         self._prepare = abi.DelegatePrepare(self._structure.prepare)
         self._original = self._structure.prepare
-        self._graph: int | None = None
         self._replace: Any = None
         self._registration = abi.TfLiteRegistration()
         self._chosen: frozenset[int] | None = None
@@ -63,11 +62,9 @@ class LibraryDelegate(Delegate):
 
         Raises CompilationFailed if it fails, or does not take what it had taken when it was asked.
         """
-        graph = context.contents
-        if self._graph is None:
-            self._graph = graph.impl
-        if graph.impl != self._graph:
+        if not self.is_for(context):
             return
+        graph = context.contents
         self.taken.clear()
         self.failure = None
         with standing_in(self, graph) as self._replace:

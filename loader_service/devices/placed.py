@@ -197,7 +197,9 @@ class PlacedModel:
         """
         while self._compiled.partitions:
             try:
-                return attempt()
+                result = attempt()
+                self._compiled.require_applied()
+                return result
             except LimitReached:
                 raise
             except RuntimeFailure as failure:

@@ -214,6 +214,7 @@ class _Looking(Delegate):
     def prepare(self, context: Context) -> None:
         graph = context.contents
         model = self._model
+        _same("the primary subgraph", abi.is_primary(context), True)
         plan = abi.IntArrayPointer()
         abi.GetExecutionPlan(graph.get_execution_plan)(context, ctypes.byref(plan))
         _same("operators", abi.integers(plan), tuple(range(len(model.nodes))))

@@ -163,6 +163,10 @@ class TfLiteContext(ctypes.Structure):
         ("get_scratch_buffer", ctypes.c_void_p),
         ("resize_tensor_explicit", ctypes.c_void_p),
         ("preview_delegate_partitioning", ctypes.c_void_p),
+        ("get_tensor", ctypes.c_void_p),
+        ("get_eval_tensor", ctypes.c_void_p),
+        ("get_model_metadata", ctypes.c_void_p),
+        ("acquire_subgraph_context", ctypes.c_void_p),
     )
 
 
@@ -195,6 +199,9 @@ PreviewDelegatePartitioning = ctypes.CFUNCTYPE(
     IntArrayPointer,
     ctypes.POINTER(ParamsPointer),
     ctypes.POINTER(ctypes.c_int),
+)
+AcquireSubgraphContext = ctypes.CFUNCTYPE(
+    ctypes.c_int, ContextPointer, ctypes.c_int, ctypes.POINTER(ContextPointer)
 )
 ResizeTensor = ctypes.CFUNCTYPE(ctypes.c_int, ContextPointer, TensorPointer, IntArrayPointer)
 ReportError = ctypes.CFUNCTYPE(None, ContextPointer, ctypes.c_char_p, ctypes.c_char_p)
@@ -231,6 +238,20 @@ def give_integers(values: Iterable[int]) -> ctypes._Pointer[TfLiteIntArray]:
     memory = (ctypes.c_int * (1 + len(numbers))).from_address(address)
     memory[:] = [len(numbers), *numbers]
     return ctypes.cast(memory, IntArrayPointer)
+
+
+def is_primary(context: ctypes._Pointer[TfLiteContext]) -> bool:
+    """Whether a graph that a delegate is to prepare is the primary one.
+
+    Interpreters give delegates the primary subgraph first, but not one that its name says to be for
+    validation, or that stands for an operator of another: then the first is any other.
+    """
+    # What is acquired is not released: that would end the preparation of the graph itself.
+    primary = ContextPointer()
+    acquire = AcquireSubgraphContext(context.contents.acquire_subgraph_context)
+    if acquire(context, 0, ctypes.byref(primary)) != OK:
+        return False
+    return ctypes.addressof(primary.contents) == ctypes.addressof(context.contents)
 
 
 def report(context: ctypes._Pointer[TfLiteContext], message: str) -> None:

@@ -170,6 +170,13 @@ def test_a_refused_partition_goes_to_the_cpu(runtime: InterpreterRuntime) -> Non
     assert "numpy did not compile 3 operators, the CPU runs them: too hard" in steps(model)
 
 
+def test_a_named_device_must_be_there(runtime: InterpreterRuntime) -> None:
+    with pytest.raises(
+        UnsupportedModel, match="no device 'numpy:2' here; there are numpy, xnnpack, reference"
+    ):
+        Case(runtime, SPLIT, NumpyDevice(), accelerator_name="numpy:2")
+
+
 def test_a_named_device_must_compile(runtime: InterpreterRuntime) -> None:
     device = NumpyDevice(refuses=lambda _: True)
     with pytest.raises(DeviceFailed, match="too hard for NumPy"):
@@ -315,6 +322,35 @@ def test_reset_opens_the_devices_anew(runtime: InterpreterRuntime) -> None:
     assert run(model).tobytes() == expected(SPLIT, X).tobytes()
     assert device.runs == 4
     assert len(device.compilations) == 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_of_a_model_whose_primary_subgraph_no_delegate_gets_a_device_gets_nothing(
+    runtime: InterpreterRuntime, alone: bool
+) -> None:
+    """By its name it is for validation: the first subgraph that a delegate gets is another."""
+    writer = ModelWriter()
+    for number, name in enumerate(["VALIDATION:main"] if alone else ["VALIDATION:main", "other"]):
+        graph = writer.subgraph(name)
+        x = graph.input("x", TensorType.FLOAT32, (LENGTH,))
+        addend = graph.constant("addend", np.full(LENGTH, 10.0**number, np.float32))
+        y = graph.tensor("y", TensorType.FLOAT32, (LENGTH,))
+        graph.operator(BuiltinOperator.ADD, [x, addend], [y])
+        graph.output(y)
+        writer.signature(f"adds_{number}", graph, {"x": x}, {"y": y})
+    device = NumpyDevice()
+    model = Case(runtime, writer.write(), device, execution_preference="undefined").open()
+    assert {name for name, _ in shares(model)} == {"reference"}
+    for signature, description in enumerate(model.description.signatures):
+        added = 10 if description.name == "adds_1" else 1
+        (view,) = model.prepare_inputs(signature, [(LENGTH,)])
+        assert view is not None
+        view[:] = X.tobytes()
+        model.invoke(signature)
+        assert bytes(model.outputs(signature)[0].data) == (X + np.float32(added)).tobytes()
+    assert device.runs == 0
+    with pytest.raises(ModelFailed, match=r"primary subgraph|gives it no operators"):
+        Case(runtime, writer.write(), device, accelerator_name="numpy").open()
 
 
 class Forgetful(NumpyDevice):
