@@ -63,16 +63,19 @@ def device_options(command: _Command) -> _Command:
 def context_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Turn what was given on the command line into options of a context."""
     options = {name: value for name, value in values.items() if value is not None}
-    if device := options.pop("device", None):
+    device = options.pop("device", None)
+    if device is not None:
         options["accelerator_name"] = device.partition("=")[0]
     return options
 
 
 def private_devices(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a private service must enable for these options; none: any service will do."""
-    device = values.get("device")
-    if device:
-        return () if device in CPU else (device,)
+    device: str | None = values.get("device")
+    if device is not None:
+        # What reports name is one of its devices: "openvino:CPU".
+        enabled = INSTALLED if device.startswith(f"{INSTALLED}:") else device
+        return () if device in CPU or not device else (enabled,)
     asked = any(value is not None for value in values.values())
     there = importlib.util.find_spec(INSTALLED) is not None
     return (INSTALLED,) if asked and there else ()

@@ -113,7 +113,11 @@ def _named(enabled: tuple[Enabled, ...], name: str) -> tuple[Enabled, ...]:
     ]
     if not chosen:
         known = ", ".join(device.name for device in enabled)
-        raise refuse(Cause.UNSUPPORTED, f"there is no device {name!r} here; there are {known}")
+        raise refuse(
+            Cause.UNSUPPORTED,
+            f"there is no device {name!r} here; there are {known}: others must be enabled where "
+            "the service is started (devices, --device)",
+        )
     try:
         grants_of(chosen[0])
     except DeviceMissing as error:

@@ -37,7 +37,7 @@ def live(begun: Beginning, life: socket.socket, program: int, options: Mapping[s
         settings = Settings(directory="", limits=limits, devices=devices, admin=False, **chosen)
         directory = private_directory()
     except (TypeError, ValueError) as error:
-        _say(life, {"error": {"cause": Cause.INVALID_INPUT.value, "message": str(error)}})
+        _say(life, {"error": {"cause": Cause.BAD_SOURCE.value, "message": str(error)}})
         return 2
     except OSError as error:
         _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})

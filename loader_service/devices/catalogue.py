@@ -187,7 +187,8 @@ def enabled_from_text(text: str) -> Enabled:
         )
         raise ValueError(f"no device is called {name!r}; there are {names}")
     if (kind == EXTERNAL) != bool(library):
-        raise ValueError(f"device {name!r} " + ("has no library" if library else "needs a library"))
+        wrong = "takes no library" if library else f"needs a library: {name}=/path/to/library.so"
+        raise ValueError(f"device {name!r} {wrong}")
     if kind == EXTERNAL and not _NAME.fullmatch(own):
         raise ValueError(f"{own!r} is no name of a device: lower-case letters, digits and _.-")
     if library and not os.path.isabs(library):

@@ -146,7 +146,8 @@ def named_device(devices: Sequence[Device], name: str) -> Device:
     for device in devices:
         if device.name.partition(":")[0] == name:
             return device
-    raise UnsupportedModel(f"there is no device {name!r} here")
+    known = ", ".join(device.name for device in devices)
+    raise UnsupportedModel(f"there is no device {name!r} here; there are {known}")
 
 
 def _is_wanted(device: Device, wish: Wish) -> bool:

@@ -107,7 +107,8 @@ def test_a_device_that_is_not_enabled_is_refused_by_name() -> None:
     assert cause is Cause.UNSUPPORTED
     assert words == (
         "there is no device 'openvino' here; there are external:a, external:gone, external:b, "
-        "reference, xnnpack"
+        "reference, xnnpack: others must be enabled where the service is started (devices, "
+        "--device)"
     )
 
 

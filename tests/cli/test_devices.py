@@ -9,6 +9,7 @@ import pytest
 
 import model_loader as ml
 from loader_service.writer.small import add
+from model_loader_cli.devices import context_options, private_devices
 from tests.cli.conftest import Command, document, run_command
 from tests.devices.little_delegate import compile_delegate
 from tests.support.host import user_namespaces_usable
@@ -21,6 +22,24 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "add.tflite"
     path.write_bytes(add())
     return path
+
+
+@pytest.mark.parametrize(
+    ("device", "enabled", "name"),
+    [
+        ("reference", (), "reference"),
+        ("openvino", ("openvino",), "openvino"),
+        ("openvino:CPU", ("openvino",), "openvino:CPU"),
+        ("external:a=/a.so,b=c", ("external:a=/a.so,b=c",), "external:a"),
+        ("openvino=/a.so", ("openvino=/a.so",), "openvino"),
+        ("", (), ""),
+    ],
+)
+def test_a_private_service_has_the_device_that_is_named(
+    device: str, enabled: tuple[str, ...], name: str
+) -> None:
+    assert private_devices({"device": device}) == enabled
+    assert context_options({"device": device}) == {"accelerator_name": name}
 
 
 def test_run_reports_the_device_that_was_named(command: Command, model: Path) -> None:

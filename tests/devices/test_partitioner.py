@@ -15,11 +15,22 @@ from loader_service.devices.partitioner import (
     independent_subsets,
     largest,
 )
+from loader_service.devices.plan import named_device
+from loader_service.runtime.failures import UnsupportedModel
 from tests.devices.graphs import candidate, chain, graph
+from tests.devices.numpy_device import NumpyDevice
 
 
 def names(chosen: list[object]) -> list[str | None]:
     return [None if item is None else str(getattr(item, "name", "")) for item in chosen]
+
+
+def test_a_device_is_named_by_its_name_or_its_kind() -> None:
+    devices = [NumpyDevice("chip:2"), NumpyDevice("chip:1"), NumpyDevice("other")]
+    assert named_device(devices, "chip:1") is devices[1]
+    assert named_device(devices, "chip") is devices[0]
+    with pytest.raises(UnsupportedModel, match="'chip:3' here; there are chip:2, chip:1, other$"):
+        named_device(devices, "chip:3")
 
 
 def test_the_fastest_device_that_supports_a_node_gets_it() -> None:

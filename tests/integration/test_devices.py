@@ -367,5 +367,5 @@ def test_reset_keeps_the_devices(service: Service) -> None:
 
 
 def test_a_service_does_not_start_with_devices_that_cannot_be() -> None:
-    with pytest.raises(ml.DataError, match="is enabled twice"):
+    with pytest.raises(ml.ConstraintError, match="is enabled twice"):
         ml.embed(devices=["openvino", "openvino"])
