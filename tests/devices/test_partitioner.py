@@ -29,7 +29,7 @@ def test_a_device_is_named_by_its_name_or_its_kind() -> None:
     devices = [NumpyDevice("chip:2"), NumpyDevice("chip:1"), NumpyDevice("other")]
     assert named_device(devices, "chip:1") is devices[1]
     assert named_device(devices, "chip") is devices[0]
-    with pytest.raises(UnsupportedModel, match="'chip:3' here; there are chip:2, chip:1, other$"):
+    with pytest.raises(UnsupportedModel, match=r"'chip:3' here; there are chip:2, chip:1, other$"):
         named_device(devices, "chip:3")
 
 
