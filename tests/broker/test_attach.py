@@ -31,6 +31,7 @@ from tests.support.raw_client import (
     detail_of,
     exchange_over,
 )
+from tests.support.waiting import wait_until
 
 
 def connect(service: Service) -> AttachConnection:
@@ -161,7 +162,10 @@ def test_a_session_that_left_in_its_hello_is_not_kept(service: Service) -> None:
     with RawSession(service.directory, "gone") as session:
         assert session.models()
     with RawSession(service.directory, "gone"):
-        assert len(os.listdir(f"/proc/{service.pid}/fd")) <= before + 4
+        wait_until(
+            lambda: len(os.listdir(f"/proc/{service.pid}/fd")) <= before + 4,
+            "the end of those that were kept for nobody",
+        )
 
 
 @pytest.mark.parametrize("limit", ["attach_connections", "total_attach_connections"])

@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -71,7 +72,7 @@ def test_no_call_without_a_session(session: RawSession, name: str, metadata: Any
 
 def test_loads_need_a_session_too(session: RawSession) -> None:
     for call in (session.stub.Load, session.stub.Inspect):
-        code, detail = refused(lambda: call(iter([]), timeout=HANG_SECONDS))  # noqa: B023
+        code, detail = refused(partial(call, iter([]), timeout=HANG_SECONDS))
         assert (code, detail.cause) == ("PERMISSION_DENIED", "forbidden")
 
 
@@ -81,7 +82,7 @@ def test_an_unknown_or_foreign_model_is_forbidden(
 ) -> None:
     for model_id in ("", "x", bystander.model_id, "\N{SNOWMAN}" * 1000):
         request = type(UNARY[name])(model_id=model_id)
-        code, detail = refused(lambda: session.call(name, request))  # noqa: B023
+        code, detail = refused(partial(session.call, name, request))
         assert (code, detail.cause) == ("PERMISSION_DENIED", "forbidden")
 
 
@@ -138,7 +139,7 @@ def test_open_dimensions_are_checked_by_the_worker(session: RawSession) -> None:
         request = pb.ComputeRequest(
             model_id=model_id, inputs=[tensor(dimensions=dimensions, data=data)]
         )
-        code, detail = refused(lambda: session.call("Compute", request))  # noqa: B023
+        code, detail = refused(partial(session.call, "Compute", request))
         assert (code, detail.cause) == ("INVALID_ARGUMENT", "invalid-input"), dimensions
     batch = np.ones((3, 4), np.float32)
     assert session.compute(model_id, batch).outputs[0].dimensions == [3, 4]
@@ -147,7 +148,7 @@ def test_open_dimensions_are_checked_by_the_worker(session: RawSession) -> None:
 def test_signatures_outside_are_refused(session: RawSession) -> None:
     model_id = session.load(MODEL, relayed=True).model_id
     for signature in (2, 65536, 2**32 - 1):
-        code, detail = refused(lambda: session.compute(model_id, ONE, signature=signature))  # noqa: B023
+        code, detail = refused(partial(session.compute, model_id, ONE, signature=signature))
         assert (code, detail.cause) == ("INVALID_ARGUMENT", "invalid-input")
         assert detail.message == f"there is no signature {signature}"
 
@@ -156,7 +157,7 @@ def test_a_direct_model_is_not_relayed(session: RawSession) -> None:
     model_id = session.load(MODEL).model_id
     for request in ("Compute", "Reset"):
         code, detail = refused(
-            lambda: session.call(request, type(UNARY[request])(model_id=model_id))  # noqa: B023
+            partial(session.call, request, type(UNARY[request])(model_id=model_id))
         )
         assert (code, detail.cause) == ("FAILED_PRECONDITION", "closed")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -188,7 +189,7 @@ def test_lowered_limits_are_in_force_and_said(session: RawSession) -> None:
 def test_model_bytes_counts_what_is_announced_and_what_comes(session: RawSession) -> None:
     limits = pb.Limits(model_bytes=100)
     for size in (len(MODEL), 0):
-        _, detail = refused(lambda: session.load(MODEL, size=size, limits=limits))  # noqa: B023
+        _, detail = refused(partial(session.load, MODEL, size=size, limits=limits))
         assert (detail.cause, detail.limit, detail.maximum) == ("limit", "model_bytes", 100)
         assert detail.value == len(MODEL)
 

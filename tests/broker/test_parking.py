@@ -27,6 +27,7 @@ from tests.support.raw_client import (
     request_of,
     send,
 )
+from tests.support.stopping import stopped
 from tests.support.waiting import wait_until
 
 QUICK: dict[str, Any] = {"ping_seconds": 0.05, "keep_alive_seconds": 0.1}
@@ -199,11 +200,10 @@ def test_of_two_called_at_the_same_moment_one_comes_back_where_there_is_room_for
             channels.append(session.channel(model_id))
             wait_until_parked(session, model_id)
         # While it is stopped both calls come: then it sees them in one look.
-        os.kill(service.pid, signal.SIGSTOP)
         calls = [request_of([ONE]) for _ in channels]
-        for channel, call in zip(channels, calls, strict=True):
-            send(channel, call)
-        os.kill(service.pid, signal.SIGCONT)
+        with stopped(service.pid):
+            for channel, call in zip(channels, calls, strict=True):
+                send(channel, call)
         failures = [receive(*both).failure for both in zip(channels, calls, strict=True)]
         (refused,) = filter(None, failures)
         assert (refused.cause, refused.limit) == (Cause.LIMIT, "processes")

@@ -101,8 +101,7 @@ def test_no_word_for_the_watchdog_while_no_zygote_answers(
         os.kill(zygote, signal.SIGSTOP)
         try:
             # One ping may have been under way.
-            daemon.wait_for_silence(0.5)
-            assert daemon.is_silent_for(2)
+            daemon.wait_for_silence(2)
         finally:
             os.kill(zygote, signal.SIGCONT)
         daemon.wait_for("WATCHDOG=1")

@@ -30,10 +30,17 @@ def channels() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def waiting_service() -> Iterator[Service]:
+def lone_service() -> Iterator[Service]:
     """A service whose processes wait longer than any test takes."""
     with Service(spare_seconds=600) as service:
         yield service
+
+
+@pytest.fixture
+def waiting_service(lone_service: Service) -> Service:
+    """The same without a process of the test before: its sessions may only just have ended."""
+    lone_service.wait_for_workers([])
+    return lone_service
 
 
 def load(session: RawSession, **header: object) -> int:

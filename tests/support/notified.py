@@ -62,9 +62,11 @@ class Notified:
             del self._heard[: self._heard.index(line) + 1]
 
     def wait_for_silence(self, seconds: float) -> None:
-        """Wait until nothing has come for so long."""
+        """Wait until nothing has come for so long; what came before that is forgotten."""
+        deadline = time.monotonic() + HANG_SECONDS
         while self._hear(seconds):
-            continue
+            assert time.monotonic() < deadline, f"never silent for {seconds} s: {self._heard}"
+        self._heard.clear()
 
     def is_silent_for(self, seconds: float) -> bool:
         """Whether nothing comes for so long."""

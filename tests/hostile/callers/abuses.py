@@ -183,7 +183,7 @@ def sessions(directory: Path) -> Report:
         session.stub.OpenSession(pb.OpenSessionRequest(protocol_version=1, origin=str(number)))
         for number in range(60)
     ]
-    yield {"told": Counter(told(lambda: next(stream)) for stream in streams)}  # noqa: B023
+    yield {"told": Counter(told(partial(next, stream)) for stream in streams)}
 
 
 def messages(directory: Path) -> Report:
@@ -194,11 +194,11 @@ def messages(directory: Path) -> Report:
     for size in (3 << 20, 32 << 20):
         tensor = pb.Tensor(dimensions=[size // 4], data=bytes(size))
         request = pb.ComputeRequest(model_id=model_id, inputs=[tensor])
-        refusals.append(told(lambda: session.call("Compute", request)))  # noqa: B023
-        refusals.append(told(lambda: session.call("ListModels", request)))  # noqa: B023
-        refusals.append(told(lambda: session.load(bytes(size))))  # noqa: B023
+        refusals.append(told(partial(session.call, "Compute", request)))
+        refusals.append(told(partial(session.call, "ListModels", request)))
+        refusals.append(told(partial(session.load, bytes(size))))
         parts = [*load_parts(MODEL), pb.LoadRequest(chunk=bytes(size))]
-        refusals.append(told(lambda: session.send_load(iter(parts))))  # noqa: B023
+        refusals.append(told(partial(session.send_load, iter(parts))))
     answer = session.compute(model_id, np.array([1], np.float32))
     yield {"told": refusals, "still answers": len(answer.outputs)}
 
@@ -239,9 +239,10 @@ def metadata(directory: Path) -> Report:
     for fields in ((("x", "y" * (4 << 20)),), tuple((f"x{n}", "y" * 1000) for n in range(100))):
         refusals.append(
             told(
-                lambda: session.stub.ListModels(
+                partial(
+                    session.stub.ListModels,
                     pb.ListModelsRequest(),
-                    metadata=(*session.metadata, *fields),  # noqa: B023
+                    metadata=(*session.metadata, *fields),
                     timeout=http2.SECONDS,
                 )
             )
@@ -252,6 +253,11 @@ def metadata(directory: Path) -> Report:
         for _ in range(10_000):
             connection.send(Frame.CONTINUATION, Flag.NONE, stream, field)
     yield {"told": refusals, "models": len(session.models())}
+
+
+def listen(connection: Connection, words: list[str]) -> None:
+    """Receive until a connection is ended, and note what the server said about that."""
+    words.append(connection.until_ended())
 
 
 def floods(directory: Path) -> Report:
@@ -271,7 +277,7 @@ def floods(directory: Path) -> Report:
         with Connection(path) as connection:
             # What comes back is read, as a client would: a full buffer must not be what stops it.
             words: list[str] = []
-            reader = threading.Thread(target=lambda: words.append(connection.until_ended()))  # noqa: B023
+            reader = threading.Thread(target=listen, args=(connection, words))
             reader.start()
             try:
                 while time.monotonic() < end:
