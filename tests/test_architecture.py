@@ -180,6 +180,7 @@ def test_the_configuration_knows_the_settings_that_it_fills_and_no_mechanism() -
     known = (
         *("loader_service.broker.settings", "loader_service.broker.tcp_settings"),
         "loader_service.broker.network_client",
+        "loader_service.devices.catalogue",
         "loader_service.configuration",
     )
     names = crossing(room("loader_service.configuration"), "loader_service", "model_loader")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from loader_service.broker.settings import OF_CERTIFICATES
 from loader_service.configuration.accounts import gid_of, uid_of
 from loader_service.configuration.nearest import nearest
+from loader_service.devices.catalogue import enabled_from_text
 
 NONE = "none"
 """What is written where a limit shall not hold."""
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_Item = TypeVar("_Item")
 SIZE = re.compile(r"(\d[\d_]*)\s*([A-Za-z]*)")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -168,17 +170,7 @@ class Several:
 
     def read(self, value: object) -> object:
         """Take a list; every item that is wrong is told."""
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"must be a list of {self.what}, not {said(value)}")
-        found, wrong = [], []
-        for item in value:
-            try:
-                found.append(self.item(item))
-            except ValueError as error:
-                wrong.append(str(error))
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return frozenset(found)
+        return frozenset(_items(value, self.what, self.item))
 
     def read_text(self, text: str) -> object:
         """Take items with commas between them; the empty text is the empty list."""
@@ -186,19 +178,17 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Ordered:
-    """A list of names, of which each counts once; gives a tuple."""
+class Devices:
+    """A list of devices, of which each counts once, and the first is preferred; gives a tuple."""
 
     def read(self, value: object) -> object:
-        """Take a list of texts, in their order."""
-        if not isinstance(value, list | tuple) or not all(map(_is_name, value)):
-            raise ValueError(f"must be a list of names, not {said(value)}")
-        return tuple(dict.fromkeys(value))
+        """Take a list of texts, in their order; every one that is wrong is told."""
+        return tuple(dict.fromkeys(_items(value, "devices", device_of)))
 
     def read_text(self, text: str) -> object:
-        """Take names with commas between them; the empty text is the empty list.
+        """Take devices with commas between them; the empty text is the empty list.
 
-        A path or ``KEY=VALUE`` behind a comma belongs to the name before: devices have such.
+        A path or ``KEY=VALUE`` behind a comma belongs to the device before.
         """
         names: list[str] = []
         for part in (part.strip() for part in text.split(",") if text.strip()):
@@ -208,6 +198,14 @@ class Ordered:
             else:
                 names.append(part)
         return self.read(names)
+
+
+def device_of(value: object) -> str:
+    """Take what names a device and says what it needs; raises ValueError."""
+    if not _is_name(value) or not isinstance(value, str):
+        raise ValueError(f"{said(value)} is no name of a device")
+    enabled_from_text(value)
+    return value
 
 
 def digest_of(value: object) -> bytes:
@@ -250,6 +248,21 @@ def said(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     return repr(value)
+
+
+def _items(value: object, what: str, item: Callable[[object], _Item]) -> list[_Item]:
+    """Read each item of a list; raises ValueError that tells all that are wrong."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of {what}, not {said(value)}")
+    found, wrong = [], []
+    for one in value:
+        try:
+            found.append(item(one))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return found
 
 
 def _is_name(value: object) -> bool:

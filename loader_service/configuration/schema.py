@@ -26,11 +26,11 @@ from loader_service.configuration.kinds import (
     TOKENS,
     USERS,
     Choice,
+    Devices,
     Flag,
     Group,
     Kind,
     Number,
-    Ordered,
     Size,
     Text,
     Whole,
@@ -70,7 +70,7 @@ PLAIN: Mapping[object, Kind] = {
     str | None: Text(optional=True),
     frozenset[int]: USERS,
     frozenset[bytes] | None: DIGESTS,
-    tuple[str, ...]: Ordered(),
+    tuple[str, ...]: Devices(),
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 from loader_service.broker.settings import Policy, Settings
 from loader_service.configuration import accounts, building, default_policy
 from loader_service.configuration.configuration import Configuration, configure
-from loader_service.configuration.kinds import Ordered
+from loader_service.configuration.kinds import Devices
 from loader_service.configuration.mistakes import ConfigurationError, Keys
 from loader_service.configuration.schema import (
     LIMIT_KINDS,
@@ -350,24 +350,37 @@ def test_every_field_can_be_configured() -> None:
 @pytest.mark.parametrize(
     ("value", "text", "found"),
     [
-        (["b", "a", "b"], "b, a,b", ("b", "a")),
+        (["xnnpack", "openvino", "xnnpack"], "xnnpack, openvino,xnnpack", ("xnnpack", "openvino")),
         ([], "", ()),
-        (["ü"], "ü", ("ü",)),
+        (["external:a=/ü.so"], "external:a=/ü.so", ("external:a=/ü.so",)),
         (
-            ["x", "external:a=/a.so,/dev/a,k=v:w", "external:b=/b.so"],
-            "x,external:a=/a.so, /dev/a,k=v:w,external:b=/b.so",
-            ("x", "external:a=/a.so,/dev/a,k=v:w", "external:b=/b.so"),
+            ["openvino", "external:a=/a.so,/dev/a,k=v:w", "external:b=/b.so"],
+            "openvino,external:a=/a.so, /dev/a,k=v:w,external:b=/b.so",
+            ("openvino", "external:a=/a.so,/dev/a,k=v:w", "external:b=/b.so"),
         ),
     ],
 )
-def test_names_keep_their_order(value: object, text: str, found: tuple[str, ...]) -> None:
-    assert Ordered().read(value) == Ordered().read_text(text) == found
+def test_devices_keep_their_order(value: object, text: str, found: tuple[str, ...]) -> None:
+    assert Devices().read(value) == Devices().read_text(text) == found
 
 
-@pytest.mark.parametrize("value", ["a", [1], [""], ["a\n"], {"a": 1}])
-def test_what_is_no_list_of_names_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="must be a list of names"):
-        Ordered().read(value)
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("openvino", "must be a list of devices, not 'openvino'"),
+        ({"openvino": 1}, "must be a list of devices, not a table"),
+        ([1], "^1 is no name of a device$"),
+        ([""], "^'' is no name of a device$"),
+        (["openvino\n"], "is no name of a device"),
+        (
+            ["npu", "openvino", "external:a"],
+            "^no device is called 'npu'.*; device 'external:a' nee",
+        ),
+    ],
+)
+def test_every_device_that_cannot_be_is_told(value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Devices().read(value)
 
 
 def test_the_example_has_every_setting_with_its_default(
