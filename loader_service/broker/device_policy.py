@@ -62,10 +62,11 @@ def device_order(policy: Policy, owner: Owner, header: pb.LoadHeader) -> DeviceO
     """
     enabled = enabled_devices(policy.devices)
     options = _options(header)
-    wants_gpu = header.device_preference == GPU and bool(enabled)
+    web = is_web(policy, owner)
+    # Whether a device is enabled tells the web what there is, too.
+    wants_gpu = header.device_preference == GPU and (bool(enabled) or web)
     if not options.given() and not wants_gpu:
         return None
-    web = is_web(policy, owner)
     if web and (told := sorted(options.given().keys() - FOR_THE_WEB)):
         raise refuse(
             Cause.UNSUPPORTED, f"origins of the web may not give the options {', '.join(told)}"
@@ -73,7 +74,7 @@ def device_order(policy: Policy, owner: Owner, header: pb.LoadHeader) -> DeviceO
     chosen = (*enabled, *(Enabled(name) for name in ALWAYS))
     if options.accelerator_name is not None:
         chosen = _named(chosen, options.accelerator_name)
-    _require_honoured(options, chosen)
+    require_honoured(options, chosen)
     if options.execution_preference is None and header.power_preference in _BY_POWER:
         preference = _BY_POWER[header.power_preference]
         options = replace(options, execution_preference=preference)
@@ -126,9 +127,12 @@ def _named(enabled: tuple[Enabled, ...], name: str) -> tuple[Enabled, ...]:
     return (chosen[0], *cpus)
 
 
-def _require_honoured(options: DeviceOptions, enabled: Iterable[Enabled]) -> None:
-    """Refuse options that mean nothing to any device at hand; raises Refusal naming them."""
-    asked = list(enabled)
+def require_honoured(options: DeviceOptions, enabled: Iterable[Enabled]) -> None:
+    """Refuse options that mean nothing to any device at hand; raises Refusal naming them.
+
+    What is missing, or was disabled by its self-test, is not at hand.
+    """
+    asked = [device for device in enabled if _is_there(device)]
     if options.accelerator_name is not None:
         asked = asked[:1]
     honoured = PREFERENCES.union(*(KINDS[device.kind].honours for device in asked))
@@ -138,3 +142,11 @@ def _require_honoured(options: DeviceOptions, enabled: Iterable[Enabled]) -> Non
             Cause.UNSUPPORTED,
             f"no device at hand honours {', '.join(ignored)}; there are {names}",
         )
+
+
+def _is_there(device: Enabled) -> bool:
+    try:
+        grants_of(device)
+    except DeviceMissing:
+        return False
+    return True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from loader_service.broker.device_policy import device_order
+from loader_service.broker.device_policy import device_order, require_honoured
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Policy
@@ -135,6 +136,22 @@ def test_options_that_no_device_at_hand_honours_are_refused_by_name(
     assert f"no device at hand honours {ignored}" in words
 
 
+def test_a_device_that_is_missing_or_disabled_honours_nothing() -> None:
+    gone = Policy(name="test", devices=("external:gone=/no/such.so",))
+    cause, words = refused(gone, OWN, min_nodes_per_partition=2)
+    assert (cause, words) == (
+        Cause.UNSUPPORTED,
+        "no device at hand honours min_nodes_per_partition; there are reference, xnnpack",
+    )
+    order = device_order(POLICY, OWN, header(min_nodes_per_partition=2))
+    assert order is not None
+    require_honoured(order.options, order.enabled)
+    with pytest.raises(Refusal, match="honours min_nodes_per_partition"):
+        require_honoured(
+            order.options, [replace(each, disabled="it crashed") for each in order.enabled]
+        )
+
+
 def test_options_that_cannot_be_are_invalid() -> None:
     cause, words = refused(POLICY, OWN, execution_preference="fast")
     assert (cause, words.split()[0]) == (Cause.INVALID_INPUT, "execution_preference")
@@ -147,6 +164,13 @@ def test_the_web_learns_nothing_of_the_hardware_by_asking() -> None:
         assert words == "origins of the web may not give the options accelerator_name"
     _, words = refused(EMBEDDER, WEB, allow_fp16=True, cache_token=bytes(32))
     assert words.endswith("allow_fp16, cache_token")
+
+
+def test_the_web_is_not_told_whether_any_device_is_enabled() -> None:
+    for policy in (EMBEDDER, Policy(name="browser", embedder=True)):
+        order = device_order(policy, WEB, header(device_preference="gpu"))
+        assert order is not None
+        assert order.coarse
 
 
 def test_the_web_gets_devices_and_a_coarse_report() -> None:
