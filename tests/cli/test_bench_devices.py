@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loader_service.writer import small
+from model_loader_cli.bench.candidate import candidates, enabled_for
 from model_loader_wire.limits import DEFAULT_LIMITS
 from tests.cli.conftest import document, run_command
 from tests.devices.models import chain
@@ -18,6 +19,11 @@ from tests.devices.openvino_worker import need_openvino
 WriteModel = Callable[[bytes], Path]
 SHORT = ("--pairs", 1, "--calls", 3, "--blocks", 1)
 YARDSTICKS = ("in process", "in process again")
+
+
+def test_a_service_has_each_device_that_is_compared_once() -> None:
+    compared = candidates(["openvino:CPU", "external:a=/a.so", "reference", "openvino"], True)
+    assert enabled_for(compared) == ("openvino", "external:a=/a.so")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 
 import model_loader as ml
 
-from ..devices import CPU, context_options
+from ..devices import context_options, private_devices
 from ..tensors import Array
 from .numerical import Difference, NotComparable, difference
 
@@ -100,7 +100,8 @@ def try_out(
 
 def enabled_for(chosen: Iterable[Candidate]) -> tuple[str, ...]:
     """What a private service must enable for all of them."""
-    return tuple(dict.fromkeys(item.device for item in chosen if item.device not in CPU))
+    names = (name for item in chosen for name in private_devices({"device": item.device}))
+    return tuple(dict.fromkeys(names))
 
 
 def _run(
