@@ -11,10 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.shared_models import manifest, shared_folder
 from tests.support.as_user import UID_VARIABLE
 from tests.support.host import cgroup_kind, installed_runtimes, user_namespaces_usable
+
+# By default an example may take 200 ms: no test of this project measures a machine.
+settings.register_profile(
+    "no-clock", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("no-clock")
 
 collect_ignore = [] if UID_VARIABLE in os.environ else ["support/test_as_user.py"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,7 @@ def run(test: Callable[[Repository], Awaitable[None]], folder: Path, **settings:
         finally:
             await repository.models.stop()
 
+    gc.collect()  # what tests before have left in cycles is not to go meanwhile
     before = memories(os.getpid())
     asyncio.run(whole())
     assert memories(os.getpid()) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import socket
 import threading
 import time
@@ -13,10 +14,12 @@ import pytest
 import model_loader as ml
 from model_loader_wire.data_types import DataType
 from tests.client import workers
-from tests.client.alarms import Interrupted, alarms, interrupted_after
+from tests.client.alarms import Interrupted, alarms, interrupted_when
 from tests.client.bare_model import bare_model, echoing_process
 from tests.client.conftest import Load
 from tests.client.fake_service import echoing, tensor
+
+HANG_SECONDS = 20.0
 
 
 # A handler that raises inside some destructor is reported there, by Python, and goes no further.
@@ -57,19 +60,20 @@ def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> 
 
 def test_interrupted_call_is_drained_before_the_next() -> None:
     ours, theirs = socket.socketpair()
-    gate = threading.Event()
+    gate, came = threading.Event(), threading.Event()
     frames = []
 
     def wait_first(channel: socket.socket, frame: workers.Frame) -> None:
         frames.append(frame)
-        gate.wait(10)
+        came.set()
+        gate.wait(HANG_SECONDS)
         workers.echo(channel, frame)
 
     worker = threading.Thread(target=workers.serve, args=(theirs, wait_first), daemon=True)
     worker.start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
     out = np.zeros(2, np.int64)
-    with interrupted_after(0.2):
+    with interrupted_when(came.wait):
         model.compute(np.array([1, 1]), out)
     gate.set()
     assert model.compute(np.array([2, 2])).tolist() == [2, 2]
@@ -80,15 +84,16 @@ def test_interrupted_call_is_drained_before_the_next() -> None:
 
 def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() -> None:
     ours, theirs = socket.socketpair()
-    gate = threading.Event()
+    gate, came = threading.Event(), threading.Event()
 
     def wait(channel: socket.socket, frame: workers.Frame) -> None:
-        gate.wait(10)
+        came.set()
+        gate.wait(HANG_SECONDS)
         workers.echo(channel, frame)
 
     threading.Thread(target=workers.serve, args=(theirs, wait), daemon=True).start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
-    with interrupted_after(0.1):
+    with interrupted_when(came.wait):
         model.compute(np.array([1, 1]))
     with pytest.raises(ml.TimeoutError, match="still usable"):
         model.compute(np.array([2, 2]), timeout=0.1)
@@ -100,13 +105,18 @@ def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() ->
 @pytest.mark.parametrize("elements", [2, 1 << 20])
 def test_an_answer_that_came_in_time_is_not_late_because_nobody_looked(elements: int) -> None:
     ours, theirs = socket.socketpair()
-    threading.Thread(
-        target=workers.serve, args=(theirs, workers.slow_echo(0.1)), daemon=True
-    ).start()
+    came = threading.Event()
+
+    def echo_slowly(channel: socket.socket, frame: workers.Frame) -> None:
+        came.set()
+        workers.slow_echo(0.1)(channel, frame)
+
+    threading.Thread(target=workers.serve, args=(theirs, echo_slowly), daemon=True).start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
-    with interrupted_after(0.05):
-        model.compute(np.full(elements, 1), timeout=0.2)
-    time.sleep(0.3)
+    x = np.full(elements, 1)
+    with interrupted_when(came.wait):
+        model.compute(x, timeout=0.5)
+    time.sleep(0.6)
     assert model.compute(np.full(elements, 2))[-1] == 2
     assert model.lost is None
 
@@ -116,16 +126,17 @@ def test_what_was_sent_by_half_has_its_whole_time_when_it_goes_on() -> None:
     gate = threading.Event()
 
     def read_late(channel: socket.socket) -> None:
-        gate.wait(10)
+        gate.wait(HANG_SECONDS)
         # Longer than a reply may be late, but not than a computation may last.
         workers.serve(channel, workers.slow_echo(1.3))
 
     threading.Thread(target=read_late, args=(theirs,), daemon=True).start()
     elements = 1 << 20
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
-    with interrupted_after(0.05):
-        model.compute(np.full(elements, 1), timeout=0.2)
-    time.sleep(0.3)
+    x = np.full(elements, 1)
+    with interrupted_when(lambda: select.select([theirs], [], [], HANG_SECONDS)):
+        model.compute(x, timeout=0.5)
+    time.sleep(0.6)
     gate.set()
     with pytest.raises(ml.TimeoutError, match="still usable"):
         model.compute(np.full(elements, 2), timeout=0.2)
@@ -136,7 +147,7 @@ def test_what_was_sent_by_half_has_its_whole_time_when_it_goes_on() -> None:
 def test_end_is_noticed_behind_an_unread_reply() -> None:
     ours, theirs = socket.socketpair()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (2,))))
-    with interrupted_after(0.1):
+    with interrupted_when(lambda: select.select([theirs], [], [], HANG_SECONDS)):
         model.compute(np.array([1, 1]))
     assert not model._core.channel.has_ended()
     workers.echo(theirs, workers.read_frame(theirs))
@@ -146,15 +157,18 @@ def test_end_is_noticed_behind_an_unread_reply() -> None:
 
 
 def test_interrupted_load_withdraws_it(load: Load) -> None:
+    began = threading.Event()
+
     class Slow:
         def read(self, size: int) -> bytes:
+            began.set()
             time.sleep(5)
             return b""
 
     model = load()
     loader = ml.MLModelLoader(_context(model))
     started = time.monotonic()
-    with interrupted_after(0.2):
+    with interrupted_when(began.wait):
         loader.load(Slow())
     assert time.monotonic() - started < 4
     assert model.compute(np.zeros((2, 3), np.float32)).shape == (2, 3)

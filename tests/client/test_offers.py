@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import io
 import os
@@ -20,6 +21,12 @@ from model_loader_wire import sealed
 from tests.client.conftest import put
 from tests.client.fake_service import FakeService
 from tests.support.memories import memories
+
+
+@pytest.fixture(autouse=True)
+def no_garbage() -> None:
+    """What tests before have left in cycles is not to go, or stay, while memories are counted."""
+    gc.collect()
 
 
 def put_large(service: FakeService, size: int = SEALED_FROM) -> bytes:

@@ -163,13 +163,15 @@ def test_reply_with_more_than_it_should_have_loses_the_model() -> None:
 def test_storm_of_signals(elements: int, interruptions: int, longest: float) -> None:
     """Every answer that arrives is the answer to its own question."""
     chance = random.Random(7)
-    interrupted = answered = wrong = number = 0
+    interrupted = answered = wrong = number = turns = 0
     description = echoing(tensor("x", DataType.INT64, (elements,)))
     with alarms() as set_alarm, echoing_process(description) as model:
         while interrupted < interruptions:
+            turns += 1
             inputs = vectors(elements, number, number + 1, number + 2)
             try:
-                set_alarm(chance.uniform(1e-6, longest))
+                if turns % 20:  # some are left alone, however slow the machine is
+                    set_alarm(chance.uniform(1e-6, longest))
                 for answer in model.compute_many(inputs):
                     answered += 1
                     wrong += bool(answer[0] != number or answer[-1] != number)

@@ -44,7 +44,7 @@ def test_calls_of_other_threads_end_with_the_program(road: str) -> None:
         text=True,
         cwd=REPOSITORY,
         check=False,
-        timeout=HANG_SECONDS,
+        timeout=3 * HANG_SECONDS,
     )
     assert ended.stdout.splitlines() == ["the model was closed during the call"] * 3
     assert (ended.returncode, ended.stderr) == (0, "")
