@@ -76,7 +76,7 @@ class Report:
     runtime: str
     """Runtime and version, for example "litert 2.3.0"."""
     kernels: str
-    """"xnnpack" or "builtin"."""
+    """"xnnpack" or "builtin"; "" where no more than types of devices is told."""
     note: str
     """Why the kernels are not the usual ones, or ""."""
     threads: int

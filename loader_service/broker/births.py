@@ -48,6 +48,8 @@ class Kind:
     """Whether it is to hold the models of an origin together."""
     devices: tuple[Enabled, ...] = ()
     """Devices that it opens before it locks itself down; none: a plain worker."""
+    coarse: bool = False
+    """Whether its caller may learn nothing of these, from last words neither."""
 
     keeps_channel: bool = False
     """Whether its channel may outlive it."""
@@ -195,6 +197,8 @@ class Births:
                 worker.kept_end = kept_end
                 if kind.devices:
                     worker.has_devices(shown(kind.devices))
+                if kind.coarse:
+                    worker.hide_last_words()
             undo.pop_all()
         self._born_call(worker, kind.owner)
         if uid is not None and self._uids is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loader_service.broker.parkable import Home
 from loader_service.broker.refusal import Refusal, refuse
@@ -54,6 +54,10 @@ class Model:
                 self.worker.kill(reason)
                 raise Refusal(reason) from None
         return said.coarsened() if said is not None and self.coarse else said
+
+    def declaration(self) -> ModelDescription:
+        """Return what its caller is told: of a coarse one not what the CPU's kernels are left."""
+        return replace(self.description, kernels="", note="") if self.coarse else self.description
 
     def require_living(self) -> None:
         """Raise Refusal if the model was closed or lost before."""

@@ -127,7 +127,7 @@ class Servicer(pb_grpc.ModelLoaderServicer):
         return pb.LoadReply(
             model_id=model.model_id,
             sha256=model.sha256,
-            description=description_to_message(model.description),
+            description=description_to_message(model.declaration()),
             isolation=isolation_to_message(
                 model.worker, self._supervisor.memory_held_by, coarse=model.coarse
             ),

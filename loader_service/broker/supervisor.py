@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -42,6 +43,9 @@ from model_loader_wire.causes import Cause, Failure
 from model_loader_wire.device_options import DeviceOptions
 from model_loader_wire.limits import Limits
 
+log = logging.getLogger("model_loader.devices")
+
+NOT_MADE = "a worker could not be made"
 HELD_BY_RLIMIT = "rlimit-data"
 ENDED = Failure(Cause.UNAVAILABLE, "the service ended")
 """What becomes of every worker then; its model was not closed by whoever holds it."""
@@ -185,13 +189,16 @@ class Supervisor:
         kind = self._kind(owner, limits, go.threads)
         if devices is None:
             return await self._spawn(kind, go, channel)
-        kind = replace(kind, devices=devices.enabled)
+        kind = replace(kind, devices=devices.enabled, coarse=devices.coarse)
         wish, entry_bytes = devices.wish(limits.load_seconds), devices.cache_entry_bytes
         go = replace(go, wish=wish, cache_entry_bytes=entry_bytes)
-        worker = await self._spawn(kind, go, channel)
-        if devices.coarse:
-            worker.hide_last_words()
-        return worker
+        try:
+            return await self._spawn(kind, go, channel)
+        except Refusal as refusal:
+            if not devices.coarse or refusal.failure.limit:
+                raise
+            log.info("why a caller is not told of devices has no worker: %s", refusal)
+            raise refuse(refusal.failure.cause, NOT_MADE) from None
 
     def _kind(self, owner: Owner, limits: Limits, threads: int) -> Kind:
         """Say what a process for one model is."""

@@ -170,13 +170,6 @@ def test_a_refused_partition_goes_to_the_cpu(runtime: InterpreterRuntime) -> Non
     assert "numpy did not compile 3 operators, the CPU runs them: too hard" in steps(model)
 
 
-def test_a_named_device_must_be_there(runtime: InterpreterRuntime) -> None:
-    with pytest.raises(
-        UnsupportedModel, match="no device 'numpy:2' here; there are numpy, xnnpack, reference"
-    ):
-        Case(runtime, SPLIT, NumpyDevice(), accelerator_name="numpy:2")
-
-
 def test_a_named_device_must_compile(runtime: InterpreterRuntime) -> None:
     device = NumpyDevice(refuses=lambda _: True)
     with pytest.raises(DeviceFailed, match="too hard for NumPy"):

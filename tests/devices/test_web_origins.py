@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import model_loader as ml
+from tests.devices.little_delegate import compile_delegate
 from tests.devices.models import chain, expected
+from tests.support.host import user_namespaces_usable
 from tests.support.raw_client import Service
 
 pytestmark = pytest.mark.isolation
@@ -59,6 +61,8 @@ def test_the_web_sees_coarse_classes_and_the_owner_all(little: Path) -> None:
             (row,) = web.connection.models()
             assert model.isolation.devices == row.isolation.devices == {}
             says_nothing(report, model.isolation, row, model.report)
+            # Where a device runs all of a model, XNNPACK has nothing.
+            assert (model.report.kernels, model.report.note) == ("", "")
         for options in ({"accelerator_name": "external:little"}, {"allow_fp16": True}):
             asked = ml.create_context(connection=web.connection, **options)
             with pytest.raises(ml.NotSupportedError, match="origins of the web") as refused:
@@ -71,6 +75,34 @@ def test_the_web_sees_coarse_classes_and_the_owner_all(little: Path) -> None:
                 "xnnpack"
             ]
             assert "external:little" in model.isolation.devices
+            assert model.report.kernels == "xnnpack"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not user_namespaces_usable(), reason="this host refuses user namespaces to this user"
+)
+def test_why_a_device_has_no_worker_is_not_told_to_the_web(tmp_path: Path) -> None:
+    """A library that starts threads, and one day ends the process that loads it."""
+    gone = tmp_path / "gone"
+    dies = f'if (access("{gone}", F_OK) == 0) {{ puts("the little hardware is gone"); _exit(3); }}'
+    tmp_path.chmod(0o755)
+    with contexts(compile_delegate(tmp_path, threads=2, at_load=dies), "", WEB, OWN) as origins:
+        for context in origins:
+            ml.MLModelLoader(context).load(chain(OPERATORS)).close()
+        gone.touch()
+        for context, words in zip(
+            origins,
+            (
+                "a worker could not be made",
+                "a worker could not be made: its process ended before it had loaded the device",
+            ),
+            strict=True,
+        ):
+            with pytest.raises(ml.NetworkError) as failed:
+                ml.MLModelLoader(context).load(chain(OPERATORS))
+            assert str(failed.value) == words
+            assert failed.value.last_words == ""
 
 
 @pytest.mark.slow
