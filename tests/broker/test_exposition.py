@@ -59,11 +59,12 @@ def _sorted(labels: dict[str, str]) -> dict[str, str] | str:
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    """A port that is free just now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def port() -> Iterator[int]:
+    """A free port; it is bound all the time and never listens, so that nobody else gets it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
