@@ -75,6 +75,11 @@ SUPPORTED = Verdict(True)
 class Cache(Protocol):
     """Where compiled partitions are kept for the next load; entries are authenticated."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is found or kept: as long as the model is loaded."""
+        ...
+
     def get(self, key: bytes) -> bytes | None:
         """Return the blob of a key, or None."""
         ...

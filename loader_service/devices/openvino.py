@@ -31,7 +31,9 @@ from loader_service.devices.model_view import ModelView, NodeView
 from loader_service.devices.openvino_kernel import OpenVinoKernel
 from loader_service.devices.openvino_library import (
     ELEMENT_TYPES,
+    ERRORS,
     Library,
+    first_line,
     left_over,
     open_library,
 )
@@ -150,9 +152,9 @@ class OpenVinoDevice:
             read = self.library.read(model, partition, shapes)
             untranslated = left_over(read)
             unknown = set() if untranslated else self._unknown(read)
-        except (CompilationFailed, RuntimeError) as error:
+        except (CompilationFailed, *ERRORS) as error:
             if len(nodes) == 1:
-                refused[nodes[0]] = str(error)
+                refused[nodes[0]] = first_line(error)
                 return
             half = len(nodes) // 2
             self._ask(model, nodes[:half], refused, left)

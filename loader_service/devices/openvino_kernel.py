@@ -9,12 +9,14 @@ from typing import Any
 
 from loader_service.devices.device import (
     Array,
+    Cache,
     Compilation,
     CompilationFailed,
     ExecutionFailed,
 )
 from loader_service.devices.openvino_library import (
     ELEMENT_TYPES,
+    ERRORS,
     Library,
     first_line,
     left_over,
@@ -73,13 +75,17 @@ class OpenVinoKernel:
         wanted = tuple(shapes)
         if wanted != self._prepared:
             self.close()
-            try:
+            cache = self._compilation.cache
+            if cache is None or not cache.is_open:
                 self._compile(wanted)
-            except RuntimeError as error:
-                self.close()
-                raise CompilationFailed(
-                    f"OpenVINO does not compile it: {first_line(error)}"
-                ) from None
+            else:
+                key = self._key(wanted)
+                blob = cache.get(key)
+                hit = blob is not None and self._import(blob, wanted)
+                self._hits.append(hit)
+                if not hit:
+                    self._compile(wanted)
+                    self._keep(cache, key)
             self._prepared = wanted
         return self._answers
 
@@ -95,7 +101,7 @@ class OpenVinoKernel:
                 self._bind(inputs, outputs)
                 self._bound = bound
             self._request.infer()
-        except RuntimeError as error:
+        except ERRORS as error:
             raise ExecutionFailed(f"OpenVINO: {first_line(error)}") from None
 
     def close(self) -> None:
@@ -113,39 +119,54 @@ class OpenVinoKernel:
             self._request.set_output_tensor(place, tensor(array, shared_memory=True))
 
     def _compile(self, shapes: Shapes) -> None:
-        cache = self._compilation.cache
-        key = b"" if cache is None else self._key(shapes)
-        blob = None if cache is None else cache.get(key)
-        if blob is not None and self._import(blob):
-            self._hits.append(True)
-        else:
+        """Compile for these shapes. Raises CompilationFailed."""
+        try:
             read = self._library.read(self._compilation.model, self._partition, shapes)
             if left := left_over(read):
                 raise CompilationFailed(f"OpenVINO does not translate {len(left)} operators of it")
             self._compiled = self._library.core.compile_model(
                 read, self._device, self._configuration
             )
-            if cache is not None:
-                self._hits.append(False)
-                cache.put(key, self._compiled.export_model().getvalue())
-        self._answers = self._shapes_of_answers()
-        self._places = (
-            [self._place(self._compiled.inputs, index) for index in self._partition.inputs],
-            [self._place(self._compiled.outputs, index) for index in self._partition.outputs],
-        )
-        self._request = self._compiled.create_infer_request()
+            self._make_ready(shapes)
+        except CompilationFailed:
+            self.close()
+            raise
+        except ERRORS as error:
+            self.close()
+            raise CompilationFailed(f"OpenVINO does not compile it: {first_line(error)}") from None
 
-    def _import(self, blob: bytes) -> bool:
-        """Take a compiled partition over; a blob that OpenVINO does not take is let go."""
+    def _import(self, blob: bytes, shapes: Shapes) -> bool:
+        """Take a compiled partition over; a blob that is not for this one is let go."""
         try:
             self._compiled = self._library.core.import_model(
                 io.BytesIO(blob), self._device, self._configuration
             )
-            self._shapes_of_answers()
-        except (RuntimeError, CompilationFailed):
-            self._compiled = None
+            self._make_ready(shapes)
+        except (CompilationFailed, *ERRORS):
+            self.close()
             return False
         return True
+
+    def _keep(self, cache: Cache, key: bytes) -> None:
+        """Have what was compiled kept, if it is of a kind that can be."""
+        try:
+            blob = self._compiled.export_model().getvalue()
+        except ERRORS:
+            return
+        cache.put(key, blob)
+
+    def _make_ready(self, shapes: Shapes) -> None:
+        """Look at what was compiled, and prepare to run it. Raises CompilationFailed."""
+        inputs, outputs = self._compiled.inputs, self._compiled.outputs
+        for index, shape in zip(self._partition.inputs, shapes, strict=True):
+            if tuple(port_of(inputs, index).get_partial_shape().to_shape()) != shape:
+                raise CompilationFailed(f"OpenVINO takes tensor {index} in another shape")
+        self._answers = self._shapes_of_answers()
+        self._places = (
+            [self._place(inputs, index) for index in self._partition.inputs],
+            [self._place(outputs, index) for index in self._partition.outputs],
+        )
+        self._request = self._compiled.create_infer_request()
 
     def _shapes_of_answers(self) -> Shapes:
         shapes = []
@@ -172,6 +193,7 @@ class OpenVinoKernel:
             repr(
                 (
                     self._device,
+                    self._library.hardware[self._device],
                     self._library.version,
                     sorted(self._configuration.items()),
                     self._partition,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ FRAMEWORK: Final = "tflite"
 COMPILED: Final = "ir"
 """The format of what a compiled partition holds."""
 _TELEMETRY: Final = "openvino_telemetry"
+_HARDWARE: Final = ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE", "OPTIMIZATION_CAPABILITIES")
+"""Properties of a device that tell whether what was compiled for one is good for another."""
+ERRORS: Final = (RuntimeError, ValueError, LookupError, ArithmeticError, MemoryError)
+"""What OpenVINO raises: each of the standard C++ exceptions becomes one of these."""
 
 ELEMENT_TYPES: Final = {
     TensorType.FLOAT32: "f32",
@@ -60,14 +65,23 @@ class Library:
         try:
             self.core: Any = openvino.Core()
             self.devices: tuple[str, ...] = tuple(self.core.available_devices)
+            self.hardware = {name: self._hardware_of(name) for name in self.devices}
             manager = frontends.FrontEndManager()
             self._reader: Any = manager.load_by_framework(FRAMEWORK)
             # Its library is then loaded, when a compiled partition is read behind the lock-down.
             manager.load_by_framework(COMPILED)
-        except RuntimeError as error:
+        except ERRORS as error:
             raise DeviceMissing(f"OpenVINO does not start: {first_line(error)}") from None
         if self._reader is None:
             raise DeviceMissing("this OpenVINO does not read TFLite models")
+
+    def _hardware_of(self, device: str) -> tuple[str, ...]:
+        """Say what a device is, as far as it tells."""
+        told = []
+        for name in _HARDWARE:
+            with suppress(*ERRORS):
+                told.append(f"{name}={self.core.get_property(device, name)}")
+        return tuple(told)
 
     def read(
         self, model: ModelView, partition: Partition, shapes: Sequence[tuple[int, ...]]
@@ -93,7 +107,7 @@ class Library:
             )
         except OSError as error:
             raise CompilationFailed(f"the partition could not be written: {error}") from None
-        except RuntimeError as error:
+        except ERRORS as error:
             raise CompilationFailed(f"OpenVINO does not read it: {first_line(error)}") from None
         return read
 

@@ -28,11 +28,11 @@ class BrokerCache:
         self._control = control
         self._entry_bytes = entry_bytes
         self._questions = self._entries = 0
-        self._open = True
+        self.is_open = True
 
     def get(self, key: bytes) -> bytes | None:
         """Return what is kept under a key of 32 bytes, or None."""
-        if not self._open or self._questions == MOST_ENTRIES:
+        if not self.is_open or self._questions == MOST_ENTRIES:
             return None
         self._questions += 1
         say(self._control, pack(Message.WANTED, key))
@@ -48,7 +48,7 @@ class BrokerCache:
 
     def put(self, key: bytes, blob: bytes) -> None:
         """Offer a blob for keeping; too large a one is let go."""
-        if not self._open or self._entries == MOST_ENTRIES:
+        if not self.is_open or self._entries == MOST_ENTRIES:
             return
         if not 0 < len(blob) <= self._entry_bytes:
             return
@@ -61,4 +61,4 @@ class BrokerCache:
 
     def close(self) -> None:
         """Ask no more."""
-        self._open = False
+        self.is_open = False

@@ -14,7 +14,6 @@ import pytest
 
 from loader_service.devices.device import (
     Compilation,
-    CompilationFailed,
     DeadlineMissed,
     DeviceType,
     Preference,
@@ -156,7 +155,7 @@ def test_a_model_that_it_does_not_read_is_read_in_parts() -> None:
             nonlocal reads
             reads += 1
             if 2 in partition.nodes:
-                raise CompilationFailed("not with this one")
+                raise IndexError("map::at: not with this one")
             return real(model, partition, shapes)
 
         setattr(device.library, "read", read)  # noqa: B010
@@ -164,16 +163,35 @@ def test_a_model_that_it_does_not_read_is_read_in_parts() -> None:
         return [[verdict.reason for verdict in verdicts], reads]
 
     reasons, reads = in_worker(work).result()
-    assert reasons == ["", "", "not with this one", "", ""]
+    assert reasons == ["", "", "map::at: not with this one", "", ""]
     assert reads == 5
 
 
 class Kept(dict[bytes, bytes]):
     """A cache without a broker."""
 
+    is_open = True
+
     def put(self, key: bytes, blob: bytes) -> None:
         """Keep a blob."""
         self[key] = blob
+
+
+class _WithoutExport:
+    """OpenVINO's core, whose compiled models cannot be written."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def compile_model(self, *arguments: object) -> Any:
+        """Compile, and forbid to write it."""
+        compiled = self._core.compile_model(*arguments)
+
+        def export_model() -> None:
+            raise RuntimeError("not of this device")
+
+        compiled.export_model = export_model
+        return compiled
 
 
 @pytest.mark.isolation
@@ -202,6 +220,23 @@ def test_what_was_compiled_is_taken_from_the_cache_for_the_same_only() -> None:
             cache[key] = b"no compiled partition"
         compile_and_run()
         compile_and_run()
+        # So is what is another model's, by its inputs' shape or by its tensors.
+        for other in (split_model.split_model(), chain(["MUL"])):
+            kept = Kept()
+            compile_whole(device, read_view(other), cache=kept)
+            for key in cache:
+                (cache[key],) = kept.values()
+            compile_and_run()
+        # On other hardware.
+        device.library.hardware["CPU"] = ("FULL_DEVICE_NAME=another",)
+        compile_and_run()
+        # Once the model is loaded nothing is found or kept, nor for a compilation that cannot be.
+        cache.is_open = False
+        compile_and_run()
+        cache.is_open = True
+        cache.clear()
+        device.library.core = _WithoutExport(device.library.core)
+        compile_and_run()
         return found
 
     found = in_worker(work).result()
@@ -214,6 +249,11 @@ def test_what_was_compiled_is_taken_from_the_cache_for_the_same_only() -> None:
         (False, 4),
         (False, 4),
         (True, 4),
+        (False, 4),
+        (False, 4),
+        (False, 5),
+        (None, 5),
+        (False, 0),
     ]
     assert [answer for _, answer, _ in found] == [wanted] * len(found)
 
