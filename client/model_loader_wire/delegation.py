@@ -49,7 +49,7 @@ class PartitionFacts:
     cache: str = ""
     """``"hit"`` or ``"miss"``; empty where nothing is cached."""
     run_seconds: float | None = None
-    """Mean of the runs so far by the device's own clock; None where it cannot tell."""
+    """Mean of the runs so far by the worker's clock; None before the first, and for the CPU's."""
 
 
 @dataclass(frozen=True, slots=True)

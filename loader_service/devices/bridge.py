@@ -58,6 +58,10 @@ class _Native(Following):
         return None if self._watching is None else self._watching.failure
 
     @property
+    def preparing_ns(self) -> int:
+        return 0 if self._watching is None else self._watching.preparing_ns
+
+    @property
     def runs(self) -> int:
         return 0 if self._watching is None else self._watching.runs
 

@@ -48,6 +48,8 @@ class Delegate(Following):
         self.failure: DeviceError | None = None
         """What the last preparation or run raised."""
         self.address = 0
+        self.preparing_ns = 0
+        """How long it took to take operators over and to prepare, by the clock of this process."""
         self.runs = 0
         """How often one of its operators ran to the end."""
         self.elapsed_ns = 0
@@ -149,10 +151,12 @@ def _prepare_delegate(context: Context, address: int) -> int:
     if delegate is None:
         abi.report(context, "a device that is gone was to take operators. ")
         return abi.ERROR
+    begun = perf_counter_ns()
     try:
         delegate.prepare(context)
     except BaseException as error:
         return delegate.fail(context, TAKE_OVER, error)
+    delegate.preparing_ns += perf_counter_ns() - begun
     return abi.OK
 
 
@@ -183,10 +187,13 @@ def _prepare_kernel(context: Context, node: Node) -> int:
     kernel = _kernels.get((node.contents.delegate, node.contents.user_data or 0))
     if kernel is None:
         return _unknown(context, node)
+    delegate = _delegates[node.contents.delegate]
+    begun = perf_counter_ns()
     try:
         kernel.prepare(context, node)
     except BaseException as error:
-        return _delegates[node.contents.delegate].fail(context, PREPARE, error)
+        return delegate.fail(context, PREPARE, error)
+    delegate.preparing_ns += perf_counter_ns() - begun
     return abi.OK
 
 

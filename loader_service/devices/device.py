@@ -116,11 +116,6 @@ class KernelExecutable(Protocol):
         """Whether it came out of the cache; None where none was used."""
         ...
 
-    @property
-    def device_ns(self) -> int | None:
-        """What all runs took so far by the device's own clock; None where it cannot tell."""
-        ...
-
     def prepare(self, shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
         """Make ready for inputs of these shapes; return the outputs' shapes.
 
@@ -230,6 +225,11 @@ class AppliedDelegate(Protocol):
         """What its preparation or its last run raised; None if it did well, or a native delegate
         failed without a word to us.
         """
+        ...
+
+    @property
+    def preparing_ns(self) -> int:
+        """What taking operators over and being prepared took: some libraries compile then."""
         ...
 
     @property

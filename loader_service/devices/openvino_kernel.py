@@ -65,11 +65,6 @@ class OpenVinoKernel:
         """Whether every compilation came out of the cache; None without one."""
         return all(self._hits) if self._hits else None
 
-    @property
-    def device_ns(self) -> int | None:
-        """OpenVINO counts times of operators only when told to, which takes time itself."""
-        return None
-
     def prepare(self, shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
         """Compile for these shapes, unless that was the last thing done."""
         wanted = tuple(shapes)

@@ -241,7 +241,6 @@ class _Reshape:
     """The reshape of the warm-up model, as an executable."""
 
     cache_hit = False
-    device_ns = None
 
     def __init__(self, model: ModelView) -> None:
         (output,) = model.nodes[RESHAPE].outputs

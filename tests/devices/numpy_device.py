@@ -78,7 +78,6 @@ class NumpyExecutable:
     partition: Partition
     model: ModelView
     cache_hit: bool | None = None
-    device_ns: int | None = None
     closed: bool = False
     shapes: Sequence[tuple[int, ...]] = ()
 

@@ -33,7 +33,6 @@ class Honest:
     """Computes what the partition computes, whichever of the two it is."""
 
     cache_hit = False
-    device_ns = None
 
     def __init__(self, nodes: Sequence[int]) -> None:
         self.first = tuple(nodes) == FIRST

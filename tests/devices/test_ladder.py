@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -317,6 +318,41 @@ def test_reset_opens_the_devices_anew(runtime: InterpreterRuntime) -> None:
     assert len(device.compilations) == 2
 
 
+class Forgetful(NumpyDevice):
+    """Compiles, and can then prepare only so often."""
+
+    prepares = 2
+
+    def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
+        executable = super().compile(partition, compilation)
+        real = executable.prepare
+
+        def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+            self.prepared()
+            return real(shapes)
+
+        executable.prepare = prepare  # type: ignore[method-assign]
+        return executable
+
+    def prepared(self) -> None:
+        if not self.prepares:
+            raise DeviceError("it has forgotten")
+        self.prepares -= 1
+
+
+def test_what_is_compiled_when_the_interpreter_is_prepared_counts(
+    runtime: InterpreterRuntime,
+) -> None:
+    class Slow(Forgetful):
+        def prepared(self) -> None:
+            sleep(0.05)
+
+    model = Case(runtime, SPLIT, Slow(), accelerator_name="numpy").open()
+    report = model.description.delegation
+    assert report is not None
+    assert min(part.compile_seconds for part in report.partitions[:2]) >= 0.05
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_of_a_model_whose_primary_subgraph_no_delegate_gets_a_device_gets_nothing(
     runtime: InterpreterRuntime, alone: bool
@@ -344,25 +380,6 @@ def test_of_a_model_whose_primary_subgraph_no_delegate_gets_a_device_gets_nothin
     assert device.runs == 0
     with pytest.raises(ModelFailed, match=r"primary subgraph|gives it no operators"):
         Case(runtime, writer.write(), device, accelerator_name="numpy").open()
-
-
-class Forgetful(NumpyDevice):
-    """Compiles, and can then prepare only so often."""
-
-    prepares = 2
-
-    def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
-        executable = super().compile(partition, compilation)
-        real = executable.prepare
-
-        def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
-            if not self.prepares:
-                raise DeviceError("it has forgotten")
-            self.prepares -= 1
-            return real(shapes)
-
-        executable.prepare = prepare  # type: ignore[method-assign]
-        return executable
 
 
 def test_a_device_that_fails_at_a_reset_is_left_out(runtime: InterpreterRuntime) -> None:
