@@ -15,7 +15,7 @@ from loader_service.runtime.runtimes import installed_runtimes
 from loader_service.sandbox.layers import MINIMUM, Layer
 from loader_service.sandbox.probe import probe
 from model_loader_cli.checks.configuration import CheckedConfiguration, check_configuration
-from model_loader_cli.checks.daemon import Daemon
+from model_loader_cli.checks.daemon import Daemon, look_for_daemon
 from model_loader_cli.checks.host import Host, container_advice, container_kind
 from model_loader_cli.checks.layers import ProbeFailed, TriedLayer, try_layers
 from model_loader_cli.checks.runtimes import InstalledRuntime, look_at_runtimes
@@ -91,6 +91,17 @@ def test_a_running_service_is_found(command: Command, daemon: Path) -> None:
     assert len(problems) == len(lacks)
     for name, problem in zip(lacks, problems, strict=True):
         assert problem.startswith(f"its workers do without the layer {name}: ")
+
+
+def test_a_service_that_was_named_and_is_not_there_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_LOADER_ADDRESS", str(tmp_path))
+    for named in (None, str(tmp_path)):
+        found = look_for_daemon(named)
+        assert found.detail == "none where one was named: programs look nowhere else"
+        (problem,) = found.problems
+        assert f"looked in {tmp_path}" in problem
 
 
 def test_mistakes_in_the_daemons_configuration_are_told() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import model_loader as ml
+from model_loader._address import VARIABLE
 from model_loader_wire.v1 import admin_pb2 as pb
 
 from ..exits import NoService
@@ -34,7 +36,11 @@ def look_for_daemon(address: str | None) -> Daemon:
             detail = f"version {version} at {directory}, with {count} models of this user"
             problems = tuple(_problems_of(directory)) if isinstance(directory, Path) else ()
             return Daemon(str(directory), version, detail, problems)
-    except NoService:
+    except NoService as error:
+        if address is not None or os.environ.get(VARIABLE):
+            return Daemon(
+                None, "", "none where one was named: programs look nowhere else", (str(error),)
+            )
         return Daemon(
             None, "", "none; programs get private ones, model-loaderd starts a shared one"
         )
