@@ -14,6 +14,7 @@ from loader_service.devices.capabilities import Capabilities, Performance
 from loader_service.devices.device import DeviceType, Preference, Verdict
 from loader_service.devices.model_view import ModelView, NodeView
 from loader_service.devices.work import work_of
+from loader_service.runtime.verifier.state import KEEPERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +145,7 @@ def gain(
     return saved - device.partition_overhead
 
 
-STATEFUL: Set[str] = frozenset(
-    {
-        "VAR_HANDLE",
-        "READ_VARIABLE",
-        "ASSIGN_VARIABLE",
-        "CALL_ONCE",
-        "HASHTABLE",
-        "HASHTABLE_FIND",
-        "HASHTABLE_IMPORT",
-        "HASHTABLE_SIZE",
-        "RANDOM_UNIFORM",
-        "RANDOM_STANDARD_NORMAL",
-        "MULTINOMIAL",
-    }
-)
+STATEFUL: Set[str] = frozenset(code.name for code in KEEPERS)
 """Operators that may hold state."""
 RUNNING_OTHERS: Set[str] = frozenset({"IF", "WHILE", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE"})
 """Operators that run other subgraphs, where there may be such."""

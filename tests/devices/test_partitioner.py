@@ -16,7 +16,11 @@ from loader_service.devices.partitioner import (
     largest,
 )
 from loader_service.devices.plan import named_device
+from loader_service.devices.reading import read_view
 from loader_service.runtime.failures import UnsupportedModel
+from loader_service.runtime.schema_operators import BuiltinOperator
+from loader_service.runtime.schema_tensor_types import TensorType
+from loader_service.writer.model import ModelWriter
 from tests.devices.graphs import candidate, chain, graph
 from tests.devices.numpy_device import NumpyDevice
 
@@ -166,3 +170,13 @@ def test_a_partition_gains_what_its_operators_save_less_the_hand_over() -> None:
     assert gain(model, range(4), device, lambda _: cpu, allow_fp16=False) == -10
     free = replace(device, partition_overhead=0)
     assert gain(model, range(4), free, lambda _: cpu, allow_fp16=False) == 10
+
+
+def test_what_keeps_state_does_so_for_devices_too() -> None:
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    seed = graph.input("seed", TensorType.UINT64, (2,))
+    after, numbers = (graph.tensor(name, TensorType.UINT64, (2,)) for name in ("after", "numbers"))
+    graph.operator(BuiltinOperator.STABLEHLO_RNG_BIT_GENERATOR, [seed], [after, numbers])
+    graph.output(numbers)
+    assert not read_view(writer.write()).stateless
