@@ -37,10 +37,10 @@ def live(begun: Beginning, life: socket.socket, program: int, options: Mapping[s
         settings = Settings(directory="", limits=limits, devices=devices, admin=False, **chosen)
         directory = private_directory()
     except (TypeError, ValueError) as error:
-        _say(life, {"error": {"cause": Cause.BAD_SOURCE.value, "message": str(error)}})
+        _refuse(begun, life, Cause.BAD_SOURCE, error)
         return 2
     except OSError as error:
-        _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
+        _refuse(begun, life, Cause.UNAVAILABLE, error)
         return 1
     settings = replace(settings, directory=str(directory.path))
 
@@ -60,6 +60,13 @@ def live(begun: Beginning, life: socket.socket, program: int, options: Mapping[s
             _say(life, {"error": {"cause": Cause.UNAVAILABLE.value, "message": str(error)}})
             return 1
     return 0
+
+
+def _refuse(begun: Beginning, life: socket.socket, cause: Cause, error: Exception) -> None:
+    """Say why there is no broker; of what was begun for it nothing outlives this process."""
+    if begun.tree is not None:
+        begun.tree.remove()
+    _say(life, {"error": {"cause": cause.value, "message": str(error)}})
 
 
 def _watch(life: socket.socket, program: int, over: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer import costly, hostile, small
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE, Bystander
+from tests.faults.ground import trees_of
 from tests.support.raw_client import (
     HANG_SECONDS,
     RawSession,
@@ -354,3 +355,12 @@ def test_a_service_does_not_start_with_a_limit_that_it_cannot_hold() -> None:
     assert "cpu_percent" in service.said["error"]["message"]
     assert service.wait() == 1
     assert "Traceback" not in service.log()
+
+
+def test_a_service_whose_options_cannot_be_leaves_nothing_of_what_it_began() -> None:
+    service = Service({"models_per_origin": 241}, isolation="origin")
+    assert service.said["error"]["cause"] == "bad-source"
+    assert service.wait() == 2
+    assert not trees_of(service.pid)
+    assert "Traceback" not in service.log()
+    service.forget()

@@ -98,7 +98,7 @@ def test_a_choice_that_there_is_not(name: str) -> None:
 
 
 def test_more_models_than_a_shared_process_can_hold() -> None:
-    with pytest.raises(ml.DataError, match="at most 240, not 241"):
+    with pytest.raises(ml.ConstraintError, match="at most 240, not 241"):
         ml.embed(isolation="origin", limits=Limits(models_per_origin=241))
 
 
