@@ -54,15 +54,21 @@ class CompiledFolder:
     def read(self, name: str, longest: int) -> bytes | None:
         """Return an entry of at most so many bytes; None if it cannot be read."""
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _FLAGS, dir_fd=self._folder)
+            return self._read(name, longest)
         except OSError:
             return None
-        with open(descriptor, "rb") as file:
+
+    def _read(self, name: str, longest: int) -> bytes | None:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _FLAGS, dir_fd=self._folder)
+        try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode) or facts.st_size > longest:
                 return None
-            data = file.read(longest + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(longest + 1)
             os.utime(descriptor)  # the next service takes what was used longest ago away first
+        finally:
+            os.close(descriptor)
         return data if len(data) <= longest else None
 
     def write(self, name: str, sealed: bytes) -> bool:

@@ -19,6 +19,9 @@ from loader_service.broker.groups import Owner
 
 KEY_BYTES = 32
 TAG_BYTES = hashlib.sha256().digest_size
+ENTRY_BYTES = 4096
+"""What an entry counts beside its bytes: its name, and at least a block of a file system. Without
+it, entries of a byte each would be bounded in their bytes, and not in their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,14 @@ class CompiledStore:
         self.limits = limits
         self._keeping = keeping
         self._secret = secret
-        self._sizes: OrderedDict[str, int] = OrderedDict(keeping.names())
+        self._sizes = OrderedDict((name, ENTRY_BYTES + size) for name, size in keeping.names())
         self._total = sum(self._sizes.values())
         while self._total > limits.total:
             self._remove(next(iter(self._sizes)))
+
+    def length(self, owner: Owner, place: bytes) -> int:
+        """Return how many bytes `find` will return, if nothing changes; from any thread."""
+        return max(0, self._sizes.get(self._name(owner, place), 0) - ENTRY_BYTES - TAG_BYTES)
 
     def find(self, owner: Owner, place: bytes) -> bytes | None:
         """Return what was kept at a place; None for nothing, and for what is not as it was kept."""
@@ -107,7 +114,7 @@ class CompiledStore:
 
         Returns whether it is kept: not if it is larger than what the owner may have.
         """
-        name, size = self._name(owner, place), TAG_BYTES + len(blob)
+        name, size = self._name(owner, place), ENTRY_BYTES + TAG_BYTES + len(blob)
         limits = self.limits
         if not 0 < len(blob) <= limits.of_an_entry or size > min(limits.of_an_origin, limits.total):
             return False

@@ -78,6 +78,9 @@ class Exchange(Protocol):
     async def took(self, kind: Message, payload: bytes) -> Iterable[bytes]:
         """Take one of `EXCHANGED`; returns the messages that answer it. Raises BadMessage."""
 
+    def close(self) -> None:
+        """Forget what is under way."""
+
 
 EXCHANGED = frozenset({Message.WANTED, Message.COMPILED, Message.COMPILED_PART})
 
@@ -123,6 +126,7 @@ class Control:
         Raises Refusal with the worker's FAILED message, or with the verdict on its death.
         """
         item = await self._messages.get()
+        self._end_exchange()
         if item is None:
             self._messages.put_nowait(None)
             raise Refusal(await self._worker.verdict())
@@ -206,8 +210,15 @@ class Control:
             closed = Failure(Cause.PROTOCOL_VIOLATION, "the worker closed its control socket")
             self._loop.call_later(CLOSING_SECONDS, self._worker.kill, closed)
         finally:
+            self._end_exchange()
             self._messages.put_nowait(None)
             self._loop.call_soon(self.close_if_over)
+
+    def _end_exchange(self) -> None:
+        """Let the worker ask for nothing more, and hold nothing more of what it asked for."""
+        if self.exchange is not None:
+            self.exchange.close()
+            self.exchange = None
 
     async def _take(self, count: int) -> bytes:
         """Receive exactly so many bytes; memory grows with what comes. Raises EOFError, OSError."""

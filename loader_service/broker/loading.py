@@ -233,11 +233,12 @@ class Loading:
         self._principals.require_model(owner, digest)
         self._guard.check(owner, digest)
         self._guard.watch(owner, digest, worker)
+        await worker.end_model()
+        # Not before: two who send at a time would be in each other's way.
         if load.devices is not None and load.devices.cache_entry_bytes:
             assert isinstance(worker, Worker)
             token = load.devices.options.cache_token or b""
             worker.exchanges(self._compiled.exchange(owner, digest, token))
-        await worker.end_model()
         return digest
 
     async def _pass_on(self, load: Load, worker: Place, parts: Parts) -> bytes:

@@ -112,11 +112,11 @@ class Returning:
             )
         digest = await pass_on_held(worker, original.content)
         self._guard.watch(owner, digest, worker)
+        await worker.end_model()
         order = original.devices
         if order is not None and order.cache_entry_bytes:
             token = order.options.cache_token or b""
             worker.exchanges(self._compiled.exchange(owner, digest, token))
-        await worker.end_model()
         description = await read_description(worker)
         if description.signatures != original.description.signatures:
             what = "the model declares itself otherwise than before it was parked"

@@ -6,16 +6,19 @@ import asyncio
 import socket
 import struct
 import threading
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loader_service.broker.compiled_exchange import CompiledPartitions, cache_limits
+from loader_service.broker.compiled_store import place_of
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import Refusal
 from loader_service.worker.compiled_cache import BrokerCache
 from loader_service.worker.control import COMPILED_PIECE, MOST_ENTRIES, Message
-from model_loader_wire.causes import Cause
+from model_loader_wire.causes import Cause, Failure
 from tests.support.fake_worker import GO, HANG_SECONDS, READY, fake_worker, run
 
 OWNER = Owner(1000, "my program")
@@ -101,6 +104,8 @@ def test_another_model_or_token_finds_nothing() -> None:
         ("say(PART, b'unasked')", "other bytes"),
         ("announce(5); say(PART, b'sixsix')", "other bytes"),
         ("announce(5); say(PART, b'')", "other bytes"),
+        ("announce(5); say(PART, b'x')", "other bytes"),
+        ("announce(ENTRY); say(PART, bytes(ENTRY - 1))", "other bytes"),
         ("while True: put(b'x' * 1000)", "may not come so"),
         ("say(CACHED, bytes(8))", "CACHED may not come"),
     ],
@@ -154,6 +159,96 @@ def test_one_that_does_not_read_its_answer_holds_up_nobody() -> None:
             assert silent.lost is None
 
     run(test)
+
+
+def test_nothing_is_held_for_one_that_serves_or_has_ended() -> None:
+    async def test() -> None:
+        total = 64 << 20
+        partitions = CompiledPartitions(total, None)
+        begin = f"say(COMPILED, struct.pack('<32sQ', KEY, {4 << 20})); say(PART, bytes(1 << 19))\n"
+        for ends in (False, True):
+            async with fake_worker(READY + WORDS + begin + "done('')") as worker:
+                await worker.begin(GO)
+                exchange = partitions.exchange(OWNER, MODEL, TOKEN)
+                worker.exchanges(exchange)
+                await worker.end_model()
+                while partitions.on_their_way != 4 << 20:
+                    await asyncio.sleep(0.001)
+                known = weakref.ref(exchange)
+                del exchange
+                if ends:
+                    await worker.end(Failure(Cause.CLOSED, "the test ends it"))
+                else:
+                    await worker.expect(Message.INSPECTED)
+                while known() is not None:
+                    await asyncio.sleep(0.001)
+                assert partitions.on_their_way == 0
+
+    run(test)
+
+
+def test_what_is_on_its_way_is_bounded_for_an_origin_and_in_all() -> None:
+    async def test() -> None:
+        partitions = CompiledPartitions(TOTAL, None)
+        head = struct.pack("<32sQ", KEY, ENTRY)
+        owners = [Owner(1000, f"origin {number}") for number in range(6)]
+        begun = [partitions.exchange(owner, MODEL, TOKEN) for owner in owners for _ in range(3)]
+        for exchange in begun:
+            await exchange.took(Message.COMPILED, head)
+        # Two of an entry's size for each of four origins; what more comes is read, and not kept.
+        assert partitions.on_their_way == TOTAL
+        for exchange in begun:
+            assert not list(await exchange.took(Message.COMPILED_PART, bytes(ENTRY)))
+        assert partitions.on_their_way == 0
+        for owner, length in zip(owners, [ENTRY] * 4 + [0] * 2, strict=True):
+            asked = partitions.exchange(owner, MODEL, TOKEN)
+            (said, *_) = await asked.took(Message.WANTED, KEY)
+            assert said[5:] == struct.pack("<Q", length)
+        # Answers that are not taken count, too.
+        silent = [partitions.exchange(owners[0], MODEL, TOKEN) for _ in range(3)]
+        answers = [await exchange.took(Message.WANTED, KEY) for exchange in silent]
+        assert [next(said)[5:] for said in answers] == [
+            struct.pack("<Q", length) for length in (ENTRY, ENTRY, 0)
+        ]
+        assert partitions.on_their_way == 2 * ENTRY
+        for exchange in silent:
+            exchange.close()
+        assert partitions.on_their_way == 0
+
+    run(test)
+
+
+def test_one_who_is_given_up_while_an_entry_is_written_lets_nobody_in_beside() -> None:
+    """The thread goes on when nobody waits for it any more: the next one must come after it."""
+
+    async def test() -> None:
+        partitions = CompiledPartitions(TOTAL, None)
+        store = partitions._store
+        inside, go_on, order = threading.Event(), threading.Event(), []
+        keep = store.keep
+
+        def slowly(*values: Any) -> bool:
+            inside.set()
+            go_on.wait(HANG_SECONDS)
+            order.append("kept")
+            return keep(*values)
+
+        store.keep = slowly  # type: ignore[method-assign]
+        place = place_of(MODEL, TOKEN, KEY)
+        first = asyncio.create_task(partitions.keep(OWNER, place, b"x"))
+        await asyncio.to_thread(inside.wait, HANG_SECONDS)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        second = asyncio.create_task(partitions.find(OWNER, place))
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        order.append("let go on")
+        go_on.set()
+        assert await second == b"x"
+        assert order == ["let go on", "kept"]
+        await partitions.stop()
+
+    asyncio.run(asyncio.wait_for(test(), HANG_SECONDS))
 
 
 @pytest.mark.parametrize("directory", [False, True])

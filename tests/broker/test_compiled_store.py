@@ -11,6 +11,7 @@ import pytest
 
 from loader_service.broker.compiled_folder import CompiledFolder
 from loader_service.broker.compiled_store import (
+    ENTRY_BYTES,
     TAG_BYTES,
     CacheLimits,
     CompiledStore,
@@ -24,7 +25,7 @@ ME = Owner(1000, "my program")
 OTHER_ORIGIN = Owner(1000, "another program")
 OTHER_USER = Owner(1001, "my program")
 SECRET = b"s" * 32
-LIMITS = CacheLimits(total=10_000, of_an_origin=5_000, of_an_entry=4_000)
+LIMITS = CacheLimits(total=100_000, of_an_origin=50_000, of_an_entry=40_000)
 PLACE = place_of(b"m" * 32, b"t" * 32, b"k" * 32)
 
 Open = Callable[[], CompiledStore]
@@ -72,12 +73,12 @@ def test_parts_of_a_place_cannot_be_moved_between_token_and_key() -> None:
 def test_what_was_used_longest_ago_gives_way_to_the_same_owner(keeping: Keeping) -> None:
     kept = store(keeping)
     places = [bytes([number]) * 32 for number in range(4)]
-    kept.keep(OTHER_USER, PLACE, b"o" * 2_000)
+    kept.keep(OTHER_USER, PLACE, b"o" * 20_000)
     for place in places[:2]:
-        assert kept.keep(ME, place, bytes(2_000))
+        assert kept.keep(ME, place, bytes(20_000))
     assert kept.find(ME, places[0]) is not None
     # A third does not fit the owner's part: the second is the one that was not used since.
-    assert kept.keep(ME, places[2], bytes(2_000))
+    assert kept.keep(ME, places[2], bytes(20_000))
     assert [kept.find(ME, place) is not None for place in places] == [True, False, True, False]
     assert kept.find(OTHER_USER, PLACE) is not None
 
@@ -86,13 +87,25 @@ def test_all_together_stay_below_the_total(keeping: Keeping) -> None:
     kept = store(keeping)
     owners = [Owner(uid, "x") for uid in range(5)]
     for owner in owners:
-        assert kept.keep(owner, PLACE, bytes(3_000))
+        assert kept.keep(owner, PLACE, bytes(25_000))
     found = [kept.find(owner, PLACE) is not None for owner in owners]
     assert found == [False, False, True, True, True]
     assert sum(size for _, size in keeping.names() if size > 32) <= LIMITS.total
 
 
-@pytest.mark.parametrize("size", [0, 4_001])
+def test_entries_of_a_byte_are_bounded_in_their_number_too(keeping: Keeping) -> None:
+    kept = store(keeping)
+    for uid in range(3):
+        for number in range(20):
+            assert kept.keep(Owner(uid, "x"), bytes([number]) * 32, b"x")
+    assert len([name for name, _ in keeping.names() if "-" in name]) == 100_000 // (4096 + 33)
+    # What was there already counts as much.
+    fewer = CacheLimits(5 * ENTRY_BYTES, 5 * ENTRY_BYTES, 1)
+    store(keeping, limits=fewer)
+    assert len([name for name, _ in keeping.names() if "-" in name]) == 4
+
+
+@pytest.mark.parametrize("size", [0, 40_001])
 def test_an_entry_of_no_or_too_many_bytes_is_not_kept(keeping: Keeping, size: int) -> None:
     kept = store(keeping)
     assert not kept.keep(ME, PLACE, bytes(size))
@@ -148,10 +161,10 @@ def test_a_smaller_total_takes_effect_at_the_next_start(tmp_path: Path) -> None:
     with closing(CompiledFolder(tmp_path / "kept")) as folder:
         first = store(folder, folder.secret)
         for number in range(2):
-            first.keep(ME, bytes([number]) * 32, bytes(2_000))
+            first.keep(ME, bytes([number]) * 32, bytes(20_000))
             os.utime(max((tmp_path / "kept").glob("*-*"), key=os.path.getctime), (number, number))
     with closing(CompiledFolder(tmp_path / "kept")) as folder:
-        later = store(folder, folder.secret, CacheLimits(3_000, 3_000, 3_000))
+        later = store(folder, folder.secret, CacheLimits(30_000, 30_000, 30_000))
         assert [later.find(ME, bytes([number]) * 32) is None for number in range(2)] == [
             True,
             False,
@@ -177,17 +190,21 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path, mode: int) ->
         CompiledFolder(folder)
 
 
-def test_links_and_pipes_in_the_folder_are_not_followed(tmp_path: Path) -> None:
+def test_what_is_no_file_in_the_folder_is_not_followed(tmp_path: Path) -> None:
     with closing(CompiledFolder(tmp_path / "kept")) as folder:
-        names = [f"{digit * 32}-{digit * 64}" for digit in "ab"]
+        names = [f"{digit * 32}-{digit * 64}" for digit in "abc"]
         (tmp_path / "elsewhere").write_bytes(b"secret of somebody")
         (tmp_path / "kept" / names[0]).symlink_to(tmp_path / "elsewhere")
         os.mkfifo(tmp_path / "kept" / names[1])
+        (tmp_path / "kept" / names[2]).mkdir()
         assert folder.names() == []
-        assert [folder.read(name, 100) for name in names] == [None, None]
+        before = len(os.listdir("/proc/self/fd"))
+        assert [folder.read(name, 100) for name in names] == [None, None, None]
+        assert len(os.listdir("/proc/self/fd")) == before
         # Writing puts a new file in the place of the link.
         assert folder.write(names[0], b"mine")
         assert (tmp_path / "elsewhere").read_bytes() == b"secret of somebody"
+        assert not folder.write(names[2], b"mine")
 
 
 def test_modes_are_the_services_own(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.fuzz.campaign import Fuzzer, Table
 from tests.fuzz.report import document, markdown, write_json
 from tests.fuzz.wire.attaching import attaching
 from tests.fuzz.wire.calls import calls
+from tests.fuzz.wire.compiled import compiled
 from tests.fuzz.wire.targets import decoding
 from tests.fuzz.wire.to_broker import to_broker
 from tests.fuzz.wire.to_client import to_client
@@ -25,6 +26,7 @@ FUZZERS: dict[str, tuple[Fuzzer, int]] = {
     "readers": (decoding, 100_000),
     "to-client": (to_client, 50_000),
     "to-broker": (to_broker, 10_000),
+    "compiled": (compiled, 10_000),
     "attach": (attaching, 5_000),
     "grpc": (calls, 20_000),
     "to-worker": (to_worker, 20_000),

@@ -10,6 +10,7 @@ from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.fuzz.campaign import Fuzzer, Table
 from tests.fuzz.wire.attaching import attaching
 from tests.fuzz.wire.calls import SERVICE, UNARY, UPLOADS, calls
+from tests.fuzz.wire.compiled import compiled
 from tests.fuzz.wire.memories import BAD, GOOD
 from tests.fuzz.wire.targets import TARGETS, decoding
 from tests.fuzz.wire.to_broker import to_broker
@@ -49,6 +50,18 @@ def test_what_workers_say_to_the_broker() -> None:
     assert found >= {"refused: protocol-violation", "refused: limit"}
     assert any(outcome.startswith("loaded") for outcome in found)
     assert any(outcome.startswith("inspected") for outcome in found)
+
+
+def test_what_loading_workers_ask_and_give() -> None:
+    table = compiled(SEED, 48)
+    assert outcomes(table, 48) >= {"loaded", "refused: protocol-violation", "refused: limit"}
+    assert table.facts["blobs found"] > 4
+
+
+def test_a_blob_that_nobody_gave_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = "loader_service.broker.compiled_store.CompiledStore.find"
+    monkeypatch.setattr(store, lambda *_: b"!")
+    assert compiled(SEED, 1).found
 
 
 @pytest.mark.parametrize(

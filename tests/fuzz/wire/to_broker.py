@@ -160,7 +160,7 @@ def _nobody(worker: Worker) -> None:
 
 
 @contextmanager
-def _handle() -> Iterator[tuple[Worker, socket.socket]]:
+def handle() -> Iterator[tuple[Worker, socket.socket]]:
     """Give a worker's handle, and the worker's end of its control socket."""
     ours, theirs = socket.socketpair()
     client, channel = socket.socketpair()
@@ -178,7 +178,7 @@ def _handle() -> Iterator[tuple[Worker, socket.socket]]:
 
 async def _hear(words: list[bytes], is_inspection: bool, random: Random) -> str:
     """Let one worker talk; returns what came of it. Raises AssertionError for what may not be."""
-    with _handle() as (worker, theirs):
+    with handle() as (worker, theirs):
         try:
             theirs.setblocking(False)
             said = asyncio.create_task(_say(theirs, words, random.random() < 0.1))
@@ -187,7 +187,7 @@ async def _hear(words: list[bytes], is_inspection: bool, random: Random) -> str:
                 await said
                 return await _serve(worker, theirs, outcome)
             except Refusal as refusal:
-                _check_failure(refusal.failure, worker)
+                check_failure(refusal.failure, worker)
                 return f"refused: {refusal.failure.cause}"
             finally:
                 said.cancel()
@@ -243,8 +243,11 @@ async def _serve(worker: Worker, theirs: socket.socket, outcome: str) -> str:
     return f"{outcome}, then killed: {ended}"
 
 
-def _check_failure(failure: Failure, worker: Worker) -> None:
-    """A failure is one of the worker's own, and can be handed on and shown on a terminal."""
+def check_failure(failure: Failure, worker: Worker) -> None:
+    """A failure is one of the worker's own, and can be handed on and shown on a terminal.
+
+    Raises AssertionError.
+    """
     assert failure.cause in REFUSALS, failure
     if failure.model_lost:
         assert failure.cause is Cause.PROTOCOL_VIOLATION
