@@ -30,6 +30,7 @@ def daemon() -> Iterator[Daemon]:
 @pytest.fixture
 def admin(daemon: Daemon) -> Iterator[Admin]:
     """Its admin service; what a test has set is set back."""
+    daemon.wait_for_workers([])  # those of the test before may only be going, and would count
     admin = Admin(daemon.directory)
     before = shown(admin)
     yield admin
