@@ -40,6 +40,8 @@ class Capabilities:
     partition_overhead: float = 0
     """What one call of a partition costs beside its operators, in the time that the built-in
     kernels need for a multiplication and addition: handing over, waking up, converting."""
+    most_partitions: int | None = None
+    """How many of one model it can have; None: any number."""
 
     def performance(self, kind: OperatorClass, *, allow_fp16: bool) -> Performance:
         """Return the figures for operators of a class."""

@@ -37,6 +37,11 @@ MORE_TASKS = 8
 """Tasks for a device beside twice the threads that it was seen to have: a model may have it start
 more than the one of its self-test did."""
 
+OPENVINO_PARTITIONS = 16
+"""Most partitions of a model that OpenVINO gets."""
+OPENVINO_TASKS = 2
+"""Tasks that it needs for each of them: one that runs it, and one that would tell of its end."""
+
 MOST_NODES = 16
 DEVICE_DIRECTORY = "/dev/"
 
@@ -120,7 +125,7 @@ def openvino_grants(enabled: Enabled) -> Grants:
     """Say what OpenVINO needs: it makes machine code, reads files only, and has threads of its own.
 
     Its pool has about a thread for each processor, and so has its compiler, whatever the number of
-    threads that compute.
+    threads that compute; beside those each partition has its own.
     """
     del enabled
     found = find_spec(OPENVINO)
@@ -130,7 +135,7 @@ def openvino_grants(enabled: Enabled) -> Grants:
         system_calls=(EXECUTABLE_MEMORY, OWN_FILE, NUMA_IS_REFUSED),
         file="partition.tflite",
         empty_files=_reader_of_compiled(found.submodule_search_locations or ()),
-        tasks=MORE_TASKS + 2 * (os.cpu_count() or 1),
+        tasks=MORE_TASKS + 2 * (os.cpu_count() or 1) + OPENVINO_TASKS * OPENVINO_PARTITIONS,
     )
 
 

@@ -15,7 +15,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from loader_service.devices.capabilities import Capabilities, OperatorClass, Performance
-from loader_service.devices.catalogue import OPENVINO, Enabled, grants_of
+from loader_service.devices.catalogue import (
+    OPENVINO,
+    OPENVINO_PARTITIONS,
+    Enabled,
+    grants_of,
+)
 from loader_service.devices.device import (
     SUPPORTED,
     Compilation,
@@ -59,8 +64,14 @@ CPU_FIGURES: Final = Capabilities(
     },
     relaxed_float=Performance(0.35, 0.35),
     partition_overhead=100_000,
+    most_partitions=OPENVINO_PARTITIONS,
 )
-OTHER_FIGURES: Final = Capabilities(Performance(0.3, 0.5), {}, partition_overhead=1_000_000)
+OTHER_FIGURES: Final = Capabilities(
+    Performance(0.3, 0.5),
+    {},
+    partition_overhead=1_000_000,
+    most_partitions=OPENVINO_PARTITIONS,
+)
 """Nothing was measured: who enables such a device wants it used."""
 
 HINTS: Final[Mapping[Preference, Mapping[str, str]]] = MappingProxyType(

@@ -218,6 +218,13 @@ def _choose(
             left(subset, "its hand-overs would cost more than it gains")
         else:
             worth.append(subset)
+    for name, device in others.items():
+        bound = device.capabilities.most_partitions
+        own = [subset for subset in worth if subset.label == name]
+        if bound is not None and len(own) > bound:
+            for subset in set(own).difference(largest(own, bound, 0)):
+                worth.remove(subset)
+                left(subset, f"not among the {bound} largest partitions, and it takes no more")
     most = _or(options.max_number_delegated_partitions, MAX_NUMBER_DELEGATED_PARTITIONS)
     least = _or(options.min_nodes_per_partition, MIN_NODES_PER_PARTITION)
     kept = largest(worth, most, least)

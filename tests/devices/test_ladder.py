@@ -171,6 +171,23 @@ def test_a_refused_partition_goes_to_the_cpu(runtime: InterpreterRuntime) -> Non
     assert "numpy did not compile 3 operators, the CPU runs them: too hard" in steps(model)
 
 
+def test_a_device_is_given_no_more_partitions_than_it_takes(runtime: InterpreterRuntime) -> None:
+    operators = ["ADD", "FLOOR", "ADD", "ADD", "FLOOR", "ADD", "FLOOR", "ADD"]
+    device = NumpyDevice(
+        capabilities=Capabilities(Performance(0.1, 0.1), {}, most_partitions=2),
+    )
+    case = Case(
+        runtime, operators, device, accelerator_name="numpy", max_number_delegated_partitions=0
+    )
+    model = case.open()
+    assert run(model).tobytes() == expected(operators, X).tobytes()
+    assert shares(model)[:2] == [("numpy", 1), ("numpy", 2)]
+    assert [(item.operator, item.count, item.reason) for item in case.plan.reasons] == [
+        ("FLOOR", 3, "not in NumPy's set"),
+        ("ADD", 2, "not among the 2 largest partitions, and it takes no more"),
+    ]
+
+
 def test_a_named_device_must_compile(runtime: InterpreterRuntime) -> None:
     device = NumpyDevice(refuses=lambda _: True)
     with pytest.raises(DeviceFailed, match="too hard for NumPy"):

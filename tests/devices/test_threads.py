@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 
 import model_loader as ml
+from loader_service.devices.catalogue import OPENVINO_PARTITIONS
+from loader_service.runtime.schema_operators import BuiltinOperator
+from loader_service.runtime.schema_tensor_types import TensorType
+from loader_service.writer.model import ModelWriter
 from loader_service.writer.warm_up import warm_up_model
 from tests.devices.little_delegate import compile_delegate
 from tests.devices.openvino_worker import need_openvino
@@ -285,3 +289,33 @@ def test_a_device_with_a_file_and_machine_code_of_its_own_works_so_too() -> None
                 assert report is not None
                 assert [part.cache for part in report.partitions] == [cache]
     plain.close()
+
+
+@pytest.mark.slow
+def test_each_partition_of_openvinos_has_its_threads() -> None:
+    """Additions between operators that it does not translate, and more than it is given."""
+    need_openvino()
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    value = graph.input("x", TensorType.FLOAT32, (4,))
+    one = graph.constant("one", np.ones(4, np.float32))
+    for number in range(2 * OPENVINO_PARTITIONS + 4):
+        code = BuiltinOperator.ADD if number % 2 else BuiltinOperator.ATAN2
+        result = graph.tensor(f"t{number}", TensorType.FLOAT32, (4,))
+        graph.operator(code, [value, one], [result])
+        value = result
+    graph.output(value)
+    x = np.array([-2, -1, 0, 3], np.float32)
+    with ml.embed(devices=["openvino"]) as connection:
+        plain = ml.create_context(connection=connection)
+        wanted = ml.MLModelLoader(plain).load(writer.write()).compute(x)
+        context = ml.create_context(
+            connection=connection, accelerator_name="openvino", max_number_delegated_partitions=0
+        )
+        with ml.MLModelLoader(context).load(writer.write()) as model:
+            np.testing.assert_allclose(model.compute(x), wanted, rtol=1e-6)
+            report = model.delegation()
+    assert report is not None
+    devices = [part.device for part in report.partitions]
+    assert devices.count("openvino:CPU") == OPENVINO_PARTITIONS
+    assert sum("it takes no more" in reason.reason for reason in report.reasons) == 1
