@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from time import monotonic
 
@@ -121,3 +122,6 @@ class Returning:
         if description.signatures != original.description.signatures:
             what = "the model declares itself otherwise than before it was parked"
             raise Refusal(await worker.end(Failure(Cause.PROTOCOL_VIOLATION, what)))
+        if description.delegation is not None:
+            # Its devices may run something else of it than before.
+            worker.reported = json.dumps(description.delegation.to_values()).encode()

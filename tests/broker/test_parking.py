@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from loader_service.writer import small, stateful
 from model_loader_wire.causes import Cause
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.broker.conftest import ONE
+from tests.devices.little_delegate import compile_delegate
 from tests.support.memories import memories
 from tests.support.raw_client import (
     RawSession,
@@ -110,6 +112,25 @@ def test_a_model_on_a_device_comes_back_on_that_device(session: RawSession) -> N
         assert [device.name for device in again] == devices
     assert devices
     channel.close()
+
+
+@pytest.mark.slow
+def test_of_a_model_that_came_back_without_its_device_the_report_says_so(tmp_path: Path) -> None:
+    library = compile_delegate(tmp_path)
+    options = pb.DeviceOptions(execution_preference="undefined")
+    with (
+        Service(None, "auto", devices=[f"external:little={library}"], **QUICK) as service,
+        RawSession(service.directory) as session,
+    ):
+        loaded = session.load(small.add(), device_options=options)
+        request = pb.GetDelegationRequest(model_id=loaded.model_id)
+        with session.channel(loaded.model_id) as channel:
+            for device in ("external:little", "xnnpack"):
+                assert sum_over(channel) == 2
+                report = session.call("GetDelegation", request).delegation
+                assert [part.device for part in report.partitions] == [device]
+                wait_until_parked(session, loaded.model_id)
+                library.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("model", [stateful.counter(), stateful.running_sum()])
