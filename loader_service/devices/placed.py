@@ -96,7 +96,7 @@ class PlacedModel:
             if not self._is_devices(failure):
                 raise
             first = failure
-        if not self._compiled.model.stateless:
+        if self._is_late() or not self._compiled.model.stateless:
             raise as_told(first, coarse=self._coarse)
         names = {item.device.name for item in self._compiled.failed()}
         try:
@@ -158,8 +158,7 @@ class PlacedModel:
         """Answer from the CPU what a device failed at; raises `failure` where that may not be."""
         if not self._is_devices(failure):
             raise failure
-        late = any(isinstance(item.failure, DeadlineMissed) for item in self._compiled.partitions)
-        if late or not self._compiled.model.stateless:
+        if self._is_late() or not self._compiled.model.stateless:
             raise as_told(failure, coarse=self._coarse)
         shapes = self._shapes[signature]
         given = [
@@ -205,6 +204,8 @@ class PlacedModel:
             except RuntimeFailure as failure:
                 if not self._may_stand_in:
                     raise
+                if self._is_late():
+                    raise as_told(failure, coarse=self._coarse) from None
                 reason = failure
             names = {item.device.name for item in self._compiled.failed()}
             self._compiled.leave_out(names)
@@ -259,6 +260,10 @@ class PlacedModel:
             and bool(self._compiled.partitions)
             and not isinstance(failure, InvalidInput | LimitReached)
         )
+
+    def _is_late(self) -> bool:
+        """Whether a device has missed a deadline: then nothing else is tried."""
+        return any(isinstance(item.failure, DeadlineMissed) for item in self._compiled.partitions)
 
     def _say(self, step: str) -> None:
         self._compiled.plan.say(step)

@@ -209,6 +209,49 @@ def test_a_compilation_that_is_late_is_tried_nowhere_else(
         Case(runtime, SPLIT, Late(), coarse=coarse, execution_preference="undefined")
 
 
+class Forgetful(NumpyDevice):
+    """Compiles, and can then prepare only so often."""
+
+    prepares = 2
+
+    def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
+        executable = super().compile(partition, compilation)
+        real = executable.prepare
+
+        def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+            self.prepared()
+            return real(shapes)
+
+        executable.prepare = prepare  # type: ignore[method-assign]
+        return executable
+
+    def prepared(self) -> None:
+        if not self.prepares:
+            raise DeviceError("it has forgotten")
+        self.prepares -= 1
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_device_that_is_late_later_is_not_stood_in_for_either(
+    runtime: InterpreterRuntime, coarse: bool
+) -> None:
+    class Late(Forgetful):
+        def prepared(self) -> None:
+            if not self.prepares:
+                raise DeadlineMissed("time is over")
+            self.prepares -= 1
+
+    words = "^a device failed$" if coarse else "numpy could not prepare: time is over"
+    model = Case(runtime, SPLIT, Late(), coarse=coarse, execution_preference="undefined").open()
+    run(model)
+    with pytest.raises(ModelFailed, match=words):
+        model.reset()
+    unready = Late()
+    unready.prepares = 0
+    with pytest.raises(ModelFailed, match=words):
+        Case(runtime, SPLIT, unready, coarse=coarse, execution_preference="undefined").open()
+
+
 def test_a_failed_run_is_answered_from_the_cpu(runtime: InterpreterRuntime) -> None:
     device = NumpyDevice(failures=1)
     case = Case(runtime, SPLIT, device, execution_preference="undefined")
@@ -333,28 +376,6 @@ def test_reset_opens_the_devices_anew(runtime: InterpreterRuntime) -> None:
     assert run(model).tobytes() == expected(SPLIT, X).tobytes()
     assert device.runs == 4
     assert len(device.compilations) == 2
-
-
-class Forgetful(NumpyDevice):
-    """Compiles, and can then prepare only so often."""
-
-    prepares = 2
-
-    def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
-        executable = super().compile(partition, compilation)
-        real = executable.prepare
-
-        def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
-            self.prepared()
-            return real(shapes)
-
-        executable.prepare = prepare  # type: ignore[method-assign]
-        return executable
-
-    def prepared(self) -> None:
-        if not self.prepares:
-            raise DeviceError("it has forgotten")
-        self.prepares -= 1
 
 
 def test_what_is_compiled_when_the_interpreter_is_prepared_counts(
