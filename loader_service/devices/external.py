@@ -35,6 +35,8 @@ from loader_service.sandbox.grants import Grants
 FEATURE_LEVEL = 31
 CAPABILITIES = Capabilities(Performance(0.5, 0.5), {}, partition_overhead=0)
 """Nothing is known of the hardware: who enables a device and lets it choose wants it used."""
+SILENT = "it takes fixed sizes only, it seems, and the model has some that only a run tells"
+"""Where the runtime refuses a delegate without a word."""
 WORDS = 4
 """How many of a library's messages are kept."""
 
@@ -152,8 +154,10 @@ class ExternalDevice:
         try:
             native.ModifyGraphWithDelegate(asked.address)
         except (RuntimeError, ValueError) as error:
-            if asked.failure is None:  # as where it takes fixed sizes only, and some are open
-                raise DeviceError(f"it could not be asked: {str(error).strip()}") from None
+            if asked.failure is None:
+                raise DeviceError(
+                    f"it could not be asked: {str(error).strip() or SILENT}"
+                ) from None
         finally:
             del native  # or an exception's frame would hold it, and it the delegate
         if asked.failure is not None:

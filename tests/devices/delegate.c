@@ -433,7 +433,7 @@ __attribute__((visibility("default"))) Delegate *tflite_plugin_create_delegate(
   Delegate *delegate = calloc(1, sizeof *delegate);
   delegate->data = settings;
   delegate->Prepare = prepare_delegate;
-  delegate->flags = 1; /* allows dynamic tensors */
+  delegate->flags = has_fault(settings, "fixed") ? 0 : 1; /* 1: allows dynamic tensors */
   if (has_fault(settings, "opaque")) delegate->opaque_delegate_builder = settings;
   if (has_fault(settings, "no-prepare")) delegate->Prepare = NULL;
   return delegate;

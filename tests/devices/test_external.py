@@ -25,7 +25,7 @@ from loader_service.devices.model_view import ModelView
 from loader_service.devices.partition import partition_of
 from loader_service.devices.reading import read_view
 from loader_service.runtime.native import Library
-from loader_service.writer.small import add
+from loader_service.writer.small import add, dynamic_output
 from tests.devices.running import Running
 from tests.devices.split_model import FIRST, NODES, SECOND, expected, split_model
 
@@ -85,6 +85,15 @@ def test_what_a_library_takes_is_found_by_asking(
     verdicts = opened(little, library, operators=operators).supported_operations(model)
     assert {node for node, verdict in enumerate(verdicts) if verdict.supported} == taken
     assert "does not take it" in verdicts[LOGISTIC].reason
+    assert not standing()
+
+
+def test_a_library_that_takes_fixed_sizes_only_is_told_from_open_ones(
+    little: Path, library: Library
+) -> None:
+    device = opened(little, library, fault="fixed")
+    with pytest.raises(DeviceError, match=r"^it could not be asked: \w.*-size|fixed sizes only"):
+        device.supported_operations(read_view(dynamic_output()))
     assert not standing()
 
 
