@@ -8,6 +8,7 @@ import grpc
 
 from loader_service.broker.admin import AdminServicer
 from loader_service.broker.admin_gate import AdminGate
+from loader_service.broker.decoding import Decoding
 from loader_service.broker.directory import Directory
 from loader_service.broker.steering import Steering
 from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
@@ -44,10 +45,11 @@ class Administration:
         async with self._opening:
             if uid not in self._servers:
                 server = grpc.aio.server(
+                    interceptors=[Decoding()],
                     options=[
                         ("grpc.max_receive_message_length", MESSAGE_BYTES),
                         ("grpc.so_reuseport", 0),
-                    ]
+                    ],
                 )
                 servicer = AdminServicer(uid, self._steering)
                 pb_grpc.add_AdminServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

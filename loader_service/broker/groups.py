@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -77,19 +78,28 @@ class Groups:
         self._serial = 0
 
     def make(self, owner: Owner, limits: Limits, tasks: int) -> cgroup.Group:
-        """Make a worker's group in its origin's, in its principal's; raises OSError."""
+        """Make a worker's group in its origin's, in its principal's; raises OSError, Refusal."""
         policy = self._principals.policy_for(owner)
         most, models = policy.limits, policy.models_per_process
         path = path_of(owner, "principal")
         share = share_of_principal(self._principals, self._total)
-        self._limit_all()
-        self._limit(path, "principal", most, (most.processes or 0) * models, share)
-        self._limit(path_of(owner), "origin", most, most.models_per_origin or 0, None)
-        self._serial += 1
-        return self._tree.create(
-            f"{path_of(owner)}/worker-{self._serial}",
-            cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
-        )
+        try:
+            self._limit_all()
+            self._limit(path, "principal", most, (most.processes or 0) * models, share)
+            self._limit(path_of(owner), "origin", most, most.models_per_origin or 0, None)
+            self._serial += 1
+            return self._tree.create(
+                f"{path_of(owner)}/worker-{self._serial}",
+                cgroup.GroupLimits(limits.memory_bytes, tasks, limits.cpu_percent),
+            )
+        except OSError as error:
+            # The kernel needs memory for a group, too, and counts it to the levels above.
+            if error.errno not in (errno.ENOMEM, errno.EBUSY):
+                raise
+            raise refuse(
+                Cause.OUT_OF_MEMORY,
+                "what the origin's and the user's workers may use has no room for another worker",
+            ) from None
 
     def _limit_all(self) -> None:
         """Limit all workers together, which are of principals with different policies."""
@@ -100,16 +110,14 @@ class Groups:
             each = (item.models_per_process * (item.limits.memory_bytes or 0) for item in policies)
             memory = min(most * max(each), self._total)
         tasks = (item.models_per_process * tasks_for(item.limits.threads or 1) for item in policies)
-        self._tree.limit(
-            "", cgroup.GroupLimits(memory, most * max(tasks), settings.total_cpu_percent)
-        )
+        self._set("", cgroup.GroupLimits(memory, most * max(tasks), settings.total_cpu_percent))
 
     def _limit(self, path: str, level: str, each: Limits, models: int, share: int | None) -> None:
         """Limit all workers of a level, which hold at most so many models."""
         memory: int | None = getattr(self._settings, f"{level}_memory_bytes")
         if memory is None:
             memory = min(filter(None, (models * (each.memory_bytes or 0), share)))
-        self._tree.limit(
+        self._set(
             path,
             cgroup.GroupLimits(
                 memory_bytes=memory,
@@ -117,6 +125,21 @@ class Groups:
                 cpu_percent=getattr(self._settings, f"{level}_cpu_percent"),
             ),
         )
+
+    def _set(self, path: str, limits: cgroup.GroupLimits) -> None:
+        """Limit a level; one that uses more memory already keeps its limit until it uses less.
+
+        Limits that are set while the service runs are for models that come. Version 1 refuses one
+        below what is used, and version 2 would end for it what is there.
+        """
+        before = self._tree.limits_of(path)
+        if limits == before:
+            return
+        memory, highest = limits.memory_bytes, before.memory_bytes
+        is_lower = memory is not None and highest is not None and memory < highest
+        if is_lower and (self._tree.memory_usage(path) or 0) > (memory or 0):
+            limits = replace(limits, memory_bytes=highest)
+        self._tree.limit(path, limits)
 
 
 def add_layers(worker: Worker, tree: cgroup.Tree | None) -> None:

@@ -53,6 +53,15 @@ class Tree:
         """
         self._busy.discard(path)
         self._remove_busy()
+        try:
+            self._make(path)
+            self.limit(path, limits)
+        except OSError:
+            self.remove_group(path)  # what there is of it by then
+            raise
+        return Group(self, path)
+
+    def _make(self, path: str) -> None:
         made: set[str] = set()
         for level in [*levels_above(path), path]:
             for controllers, root in self._by_directory():
@@ -63,8 +72,6 @@ class Tree:
                     made.add(level)
             if level in made & self._limits.keys() - {path}:
                 self._apply(level, self._limits[level])
-        self.limit(path, limits)
-        return Group(self, path)
 
     def limit(self, path: str, limits: GroupLimits) -> None:
         """Set limits of a level, now or as soon as a group makes it exist. Raises `OSError`.

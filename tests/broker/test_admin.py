@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from loader_service.broker import admin_gate
@@ -26,7 +27,7 @@ from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
 from tests.broker.test_attach import as_user
 from tests.shared_models import REPOSITORY
 from tests.support.daemon import Daemon
-from tests.support.raw_client import HANG_SECONDS, RawSession
+from tests.support.raw_client import HANG_SECONDS, RawSession, detail_of
 
 OTHER = 54321
 
@@ -69,6 +70,52 @@ def test_the_socket_is_closed_to_others(daemon: Daemon, admin: Admin) -> None:
     assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, os.geteuid())
     folder = (daemon.directory / "steering").stat()
     assert (stat.S_IMODE(folder.st_mode), folder.st_uid) == (0o700, os.geteuid())
+
+
+def test_a_limit_below_what_models_use_is_for_the_next_ones(daemon: Daemon, admin: Admin) -> None:
+    limits = admin.ask("ShowLimits", pb.ShowLimitsRequest()).limits
+    (before,) = [row.value for row in limits if row.name == "memory_bytes"]
+
+    def set_to(value: float) -> None:
+        limits = [pb.LimitValue(name="memory_bytes", value=value)]
+        admin.ask("SetLimits", pb.SetLimitsRequest(limits=limits))
+
+    def load(session: RawSession) -> str:
+        try:
+            session.load(small.add(), relayed=True)
+        except grpc.RpcError as error:
+            return detail_of(error).cause
+        return "loaded"
+
+    with RawSession(daemon.directory) as session, RawSession(daemon.directory, "empty") as empty:
+        first = session.load(small.add(), relayed=True)
+        try:
+            found = set()
+            for value in (4096, 1):
+                set_to(value)
+                # Nobody lives in the other origin, which gets no more than that.
+                found |= {load(session), load(empty)}
+        finally:
+            set_to(before)
+        if "cgroup-memory" in first.isolation.layers:
+            assert found == {"out-of-memory"}
+        assert found <= {"out-of-memory", "loaded"}
+        # The first one has noticed nothing, and there is room again.
+        assert load(session) == load(empty) == "loaded"
+        (answer,) = session.compute(first.model_id, np.ones(1, np.float32)).outputs
+        assert answer.data == np.float32(2).tobytes()
+
+
+@pytest.mark.parametrize(
+    "method", [method.name for method in pb.DESCRIPTOR.services_by_name["Admin"].methods]
+)
+def test_bytes_that_are_no_message_are_refused(daemon: Daemon, method: str) -> None:
+    with grpc.insecure_channel(f"unix:{daemon.directory / 'admin.sock'}") as channel:
+        call: Any = getattr(channel, "unary_stream" if method == "Events" else "unary_unary")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(f"/model_loader.v1.Admin/{method}")(b"\xff" * 20, timeout=HANG_SECONDS))
+    assert detail_of(caught.value).cause == "invalid-input"
+    assert "Traceback" not in daemon.log()
 
 
 KNOCK = """

@@ -8,7 +8,6 @@ import struct
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -227,11 +226,11 @@ def test_one_who_is_given_up_while_an_entry_is_written_lets_nobody_in_beside() -
         inside, go_on, order = threading.Event(), threading.Event(), []
         keep = store.keep
 
-        def slowly(*values: Any) -> bool:
+        def slowly(owner: Owner, place: bytes, blob: bytes) -> bool:
             inside.set()
             go_on.wait(HANG_SECONDS)
             order.append("kept")
-            return keep(*values)
+            return keep(owner, place, blob)
 
         store.keep = slowly  # type: ignore[method-assign]
         place = place_of(MODEL, TOKEN, KEY)
