@@ -81,6 +81,11 @@ def device_order(policy: Policy, owner: Owner, header: pb.LoadHeader) -> DeviceO
     return DeviceOrder(chosen, options, header.device_preference or "auto", web)
 
 
+def without_missing(order: DeviceOrder) -> DeviceOrder:
+    """Disable what is missing just now, as a device node may be: no worker shall open it."""
+    return replace(order, enabled=tuple(map(_disabled_if_missing, order.enabled)))
+
+
 def is_web(policy: Policy, owner: Owner) -> bool:
     """Whether an origin is one that an embedder speaks for."""
     return policy.embedder and not is_own(owner.origin)
@@ -142,6 +147,16 @@ def require_honoured(options: DeviceOptions, enabled: Iterable[Enabled]) -> None
             Cause.UNSUPPORTED,
             f"no device at hand honours {', '.join(ignored)}; there are {names}",
         )
+
+
+def _disabled_if_missing(device: Enabled) -> Enabled:
+    if device.disabled:
+        return device
+    try:
+        grants_of(device)
+    except DeviceMissing as error:
+        return replace(device, disabled=str(error))
+    return device
 
 
 def _is_there(device: Enabled) -> bool:

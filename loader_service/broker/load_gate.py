@@ -11,7 +11,12 @@ from time import monotonic
 from loader_service.broker.compiled_exchange import CompiledPartitions
 from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.device_checks import DeviceChecks
-from loader_service.broker.device_policy import DeviceOrder, device_order, require_honoured
+from loader_service.broker.device_policy import (
+    DeviceOrder,
+    device_order,
+    require_honoured,
+    without_missing,
+)
 from loader_service.broker.draining import Draining
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import LoadBegan, LoadFailed
@@ -158,6 +163,7 @@ class LoadGate:
             raise Refusal(late(seconds, seconds)) from None
         if devices is None:
             return None
+        devices = without_missing(devices)
         require_honoured(devices.options, devices.enabled)
         if devices.options.cache_token is not None:
             devices = replace(devices, cache_entry_bytes=self._compiled.entry_bytes)

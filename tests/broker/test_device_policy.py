@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loader_service.broker.device_policy import device_order, require_honoured
+from loader_service.broker.device_policy import (
+    device_order,
+    require_honoured,
+    without_missing,
+)
 from loader_service.broker.groups import Owner
 from loader_service.broker.refusal import Refusal
 from loader_service.broker.settings import Policy
@@ -150,6 +155,24 @@ def test_a_device_that_is_missing_or_disabled_honours_nothing() -> None:
         require_honoured(
             order.options, [replace(each, disabled="it crashed") for each in order.enabled]
         )
+
+
+def test_what_is_missing_just_now_is_disabled_for_a_load(tmp_path: Path) -> None:
+    library = tmp_path / "c.so"
+    library.touch()
+    policy = Policy(name="test", devices=(*DEVICES, f"external:c={library}"))
+    order = device_order(policy, OWN, header(execution_preference="undefined"))
+    assert order is not None
+    failed = replace(order.enabled[0], disabled="its test ended by SIGABRT")
+    order = replace(order, enabled=(failed, *order.enabled[1:]))
+    assert [bool(device.disabled) for device in without_missing(order).enabled] == [
+        *(True, True, False, False),  # external:a failed, external:gone is not there
+        *(False, False),
+    ]
+    assert without_missing(order).enabled[0] == failed
+    library.unlink()
+    gone = without_missing(order).enabled[3]
+    assert gone.disabled == f"the library of external:c is not there: {library}"
 
 
 def test_options_that_cannot_be_are_invalid() -> None:
