@@ -86,6 +86,12 @@ def without_missing(order: DeviceOrder) -> DeviceOrder:
     return replace(order, enabled=tuple(map(_disabled_if_missing, order.enabled)))
 
 
+def as_of_now(order: DeviceOrder, policy: Policy) -> DeviceOrder:
+    """Disable in the order of a model that comes back what the policy does not enable any more."""
+    enabled = enabled_devices(policy.devices)
+    return replace(order, enabled=tuple(_disabled_unless(enabled, each) for each in order.enabled))
+
+
 def is_web(policy: Policy, owner: Owner) -> bool:
     """Whether an origin is one that an embedder speaks for."""
     return policy.embedder and not is_own(owner.origin)
@@ -147,6 +153,13 @@ def require_honoured(options: DeviceOptions, enabled: Iterable[Enabled]) -> None
             Cause.UNSUPPORTED,
             f"no device at hand honours {', '.join(ignored)}; there are {names}",
         )
+
+
+def _disabled_unless(enabled: Iterable[Enabled], device: Enabled) -> Enabled:
+    as_enabled = replace(device, disabled="", threads=0, afresh=False)
+    if device.name in ALWAYS or as_enabled in enabled:
+        return device
+    return replace(device, disabled="it is not enabled any more")
 
 
 def _disabled_if_missing(device: Enabled) -> Enabled:

@@ -11,7 +11,7 @@ from loader_service.broker.admission import Admission
 from loader_service.broker.channels import KeptChannel
 from loader_service.broker.compiled_exchange import CompiledPartitions
 from loader_service.broker.crash_guard import CrashGuard
-from loader_service.broker.device_policy import DeviceOrder
+from loader_service.broker.device_policy import DeviceOrder, as_of_now, without_missing
 from loader_service.broker.load import late
 from loader_service.broker.model_bytes import ModelBytes
 from loader_service.broker.principals import Principals
@@ -67,8 +67,8 @@ class Returning:
     async def bring_back(self, original: Original, channel: KeptChannel) -> Worker:
         """Make a worker that serves the model on its channel; raises Refusal.
 
-        What has changed meanwhile holds: who may use the service, which models may be loaded, and
-        how many processes and how much memory there may be.
+        What has changed meanwhile holds: who may use the service, which models may be loaded,
+        which devices are enabled, and how many processes and how much memory there may be.
         """
         session, limits, content = original.session, original.limits, original.content
         owner = session.owner
@@ -76,6 +76,9 @@ class Returning:
         self._principals.require_model(owner, original.sha256)
         self._guard.check(owner, original.sha256)
         self._sessions.check_return(session, limits)
+        devices = original.devices
+        if devices is not None:
+            devices = without_missing(as_of_now(devices, self._principals.policy_for(owner)))
         began = monotonic()
         try:
             async with (
@@ -88,7 +91,7 @@ class Returning:
                     Task.LOAD,
                     original.num_threads,
                     content.size,
-                    original.devices,
+                    devices,
                     channel,
                 )
                 try:
