@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-import model_loader as ml
 from tests.shared_models import REPOSITORY
 from tests.support.raw_client import HANG_SECONDS
 
@@ -197,15 +196,17 @@ class TestSquatter:
         return service / f"uid-{uid}/grpc.sock" if relay else service / "attach.sock"
 
 
-def test_a_squatter_at_a_place_that_nobody_named_is_passed_over(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MODEL_LOADER_ADDRESS", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+def test_a_squatter_at_a_place_that_nobody_named_is_passed_over(folder: Path) -> None:
+    """By a program of its own: its private service is in that folder, too, and ends with it."""
+    program = "import model_loader as ml\nwith ml.connect() as it: print(it.embedded)"
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(folder)}
+    environment.pop("MODEL_LOADER_ADDRESS", None)
     service = give(folder / "model-loader", SQUATTER)
     heard: list[str] = []
-    with squatting(service / "attach.sock", SQUATTER, heard), ml.connect() as connection:
-        assert connection.embedded
+    with squatting(service / "attach.sock", SQUATTER, heard):
+        command = [sys.executable, "-c", program]
+        said = subprocess.check_output(command, env=environment, timeout=60, text=True)
+    assert said == "True\n"
     assert heard == ["0 b''"]
 
 
