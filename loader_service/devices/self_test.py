@@ -40,7 +40,9 @@ STDOUT, STDERR = 1, 2
 ABI = "abi"
 """Stands for the C structures among the devices' names."""
 REASON_LENGTH = 1000
-PIPE_BYTES = 4096
+PIPE_BYTES = 65536
+"""What a pipe holds, so that this is all of it."""
+LINE_LENGTH = 200
 TOLERANCE = 0.05
 """How far from the CPU's kernels a device may be, of their largest answer: devices compute in
 reduced precision, and the answers of one that is broken are farther off."""
@@ -102,11 +104,17 @@ def main(arguments: Sequence[str]) -> int:
 def in_a_child(test: Callable[[], Threads | None], seconds: float) -> Found:
     """Run a test in a process of its own; returns what it found, or why it failed."""
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
+    hearing, speaking = os.pipe()
+    # What nobody reads while the test runs must not stop a library that has much to say.
+    for end in (reading, hearing, speaking):
+        os.set_blocking(end, False)
     child = os.fork()
     if child == 0:
+        os.dup2(speaking, STDOUT)
+        os.dup2(speaking, STDERR)
         _be_a_child(test, writing)
     os.close(writing)
+    os.close(speaking)
     # Not until the pipe ends: what a library leaves running may hold that open.
     over = os.pidfd_open(child)
     ready, _, _ = select.select([over], [], [], seconds)
@@ -115,18 +123,32 @@ def in_a_child(test: Callable[[], Threads | None], seconds: float) -> Found:
         os.killpg(child, signal.SIGKILL)
     os.kill(child, signal.SIGKILL)  # also if it has left its group; it is not reaped yet
     _, status = os.waitpid(child, 0)
-    said = b""
-    with suppress(BlockingIOError):
-        said = os.read(reading, PIPE_BYTES)
-    os.close(reading)
+    said, last_words = _rest_of(reading), _last_line(_rest_of(hearing))
     if not ready:
-        return Found(f"its test was not over after {seconds:g} s")
+        return Found(f"its test was not over after {seconds:g} s{last_words}")
     if os.WIFSIGNALED(status):
-        return Found(f"its test ended by {signal.Signals(os.WTERMSIG(status)).name}")
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return Found(f"its test ended by {name}{last_words}")
     if status:
         reason = said.decode(errors="replace")[:REASON_LENGTH]
         return Found(reason or "its test ended without a word")
     return Found("", *json.loads(said))
+
+
+def _rest_of(end: int) -> bytes:
+    """Read what a pipe holds, and close it."""
+    said = b""
+    with suppress(BlockingIOError):
+        said = os.read(end, PIPE_BYTES)
+    os.close(end)
+    return said
+
+
+def _last_line(said: bytes) -> str:
+    """Return a library's last words, to be put behind a message."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    spoken = [line for line in lines if line]
+    return f": {spoken[-1][:LINE_LENGTH]}" if spoken else ""
 
 
 def check_structures(library: Library) -> None:

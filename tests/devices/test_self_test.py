@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,21 @@ def crash() -> None:
     os.kill(os.getpid(), signal.SIGBUS)
 
 
+def crash_with_words() -> None:
+    """A test that says something, and ends by a signal."""
+    os.write(1, b"chip: bus error 5\n\n")
+    os.write(2, b"chip: it is over\n \n")
+    crash()
+
+
+def crash_with_many_words() -> None:
+    """A test that says more than a pipe holds, and ends by a signal."""
+    for _ in range(1000):
+        with suppress(BlockingIOError):
+            os.write(2, b"a" * 499 + b"\n")
+    crash()
+
+
 def sleep() -> None:
     """A test that does not end."""
     time.sleep(600)
@@ -124,6 +140,8 @@ def complain() -> None:
         (busy, Found(threads_loaded=2, threads_run=5)),
         (complain, Found("this is wrong")),
         (crash, Found("its test ended by SIGBUS")),
+        (crash_with_words, Found("its test ended by SIGBUS: chip: it is over")),
+        (crash_with_many_words, Found("its test ended by SIGBUS: " + "a" * 200)),
         (sleep, Found("its test was not over after 1 s")),
     ],
 )
