@@ -149,7 +149,7 @@ class CompiledPlan:
         return [item for item in self.partitions if item.failure is not None] or self.partitions
 
     def leave_out(self, names: set[str]) -> None:
-        """Give up the partitions of these devices; the interpreter that had them is gone."""
+        """Give up the partitions of these devices; an interpreter that has them runs no more."""
         for item in self.partitions:
             if item.device.name in names:
                 item.let_go()

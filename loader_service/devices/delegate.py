@@ -122,6 +122,18 @@ def as_device_error(error: BaseException, kind: type[DeviceError]) -> DeviceErro
     return kind(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
+def require_shape(index: int, tensor: abi.TfLiteTensor, shape: tuple[int, ...]) -> None:
+    """Raise CompilationFailed for a shape that the file does not allow where it leaves it open."""
+    declared = abi.integers(tensor.dims_signature)
+    if declared and (
+        len(declared) != len(shape)
+        or any(size not in (-1, found) for size, found in zip(declared, shape, strict=True))
+    ):
+        raise CompilationFailed(
+            f"it gives tensor {index} the shape {shape}, and the model {declared}"
+        )
+
+
 def delegate_at(address: int) -> Delegate | None:
     """Return what stands behind a delegate; None for one with which we have nothing to do."""
     return _delegates.get(address)

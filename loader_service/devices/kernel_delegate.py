@@ -18,6 +18,7 @@ from loader_service.devices.delegate import (
     Context,
     Delegate,
     Node,
+    require_shape,
 )
 from loader_service.devices.device import (
     Array,
@@ -133,6 +134,7 @@ class PartitionKernel:
             self._prepared = shapes
         resize = abi.ResizeTensor(graph.resize_tensor)
         for index, shape in zip(self._partition.outputs, self._shapes, strict=True):
+            require_shape(index, graph.tensors[index], shape)
             # The memory of a tensor that was resized is somewhere else; its record stays.
             tensor = ctypes.pointer(graph.tensors[index])
             if resize(context, tensor, abi.give_integers(shape)) != abi.OK:

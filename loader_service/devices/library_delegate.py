@@ -19,6 +19,7 @@ from loader_service.devices.delegate import (
     Context,
     Delegate,
     Node,
+    require_shape,
     standing_in,
 )
 from loader_service.devices.device import CompilationFailed, ExecutionFailed
@@ -132,6 +133,9 @@ class LibraryKernel:
             if status != abi.OK:
                 raise CompilationFailed(f"its kernel ended with status {status}")
         tensors = context.contents.tensors
+        for index in abi.integers(node.contents.outputs):
+            if tensors[index].allocation_type != abi.AllocationType.DYNAMIC:
+                require_shape(index, tensors[index], abi.integers(tensors[index].dims))
         if self._has_file_shapes(tensors, node.contents.inputs):
             for index, expected in self._fixed(node, tensors):
                 shape = abi.integers(tensors[index].dims)

@@ -499,6 +499,43 @@ def test_shapes_that_the_cpu_does_not_take_either_cost_no_device(
     assert shares(model)[0] == ("numpy", 1)
 
 
+@pytest.mark.parametrize("wrong", [(3, LENGTH + 1), (3 * LENGTH,), ()])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_wrong_size_for_other_shapes_is_a_failure_of_the_device(
+    runtime: InterpreterRuntime, wrong: tuple[int, ...], last: bool
+) -> None:
+    class Liar(NumpyDevice):
+        def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
+            executable = super().compile(partition, compilation)
+
+            def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+                return shapes if shapes[0][0] == 1 else [wrong]
+
+            executable.prepare = prepare  # type: ignore[method-assign]
+            return executable
+
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    value = graph.input("x", TensorType.FLOAT32, (1, LENGTH), shape_signature=(-1, LENGTH))
+    for name in ("ABS", "NEG") if last else ("NEG", "ABS"):
+        result = graph.tensor(name, TensorType.FLOAT32, (1, LENGTH), shape_signature=(-1, LENGTH))
+        graph.operator(BuiltinOperator[name], [value], [result])
+        value = result
+    graph.output(value)
+    device = Liar(operators=frozenset({"NEG"}))
+    model = Case(runtime, writer.write(), device, execution_preference="undefined").open()
+    for rows in (1, 3):
+        (view,) = model.prepare_inputs(0, [(rows, LENGTH)])
+        assert view is not None
+        view[:] = np.full((rows, LENGTH), 2, np.float32).tobytes()
+        model.invoke(0)
+        (output,) = model.outputs(0)
+        found = np.frombuffer(bytes(output.data), np.float32)
+        assert found.tolist() == [-2 if last else 2] * rows * LENGTH
+    assert "numpy was left out" in steps(model)
+    assert f"the shape {wrong}" in steps(model)
+
+
 def test_the_reference_device_runs_the_built_in_kernels(runtime: InterpreterRuntime) -> None:
     case = Case(runtime, SPLIT, accelerator_name="reference")
     assert case.plan.kernels is Kernels.BUILTIN
