@@ -96,7 +96,7 @@ def calls(seed: int, count: int, seconds: float | None = None) -> Table:
     limits: dict[str, float] = {"compute_seconds": 3, "load_seconds": 3, "model_bytes": 1 << 20}
     # One model is kept for FindModel, and is there before the broker's descriptors are counted.
     settings = {"kept_model_bytes": len(MODEL), "claim_seconds": OFFER_SECONDS}
-    with Healthy(table, limits, **settings) as healthy:
+    with Healthy(table, limits, None, **settings) as healthy:
         caller = Caller(healthy)
         caller.ensure_model()
         caller.session.compute(caller.model_id, np.ones(1, np.float32))
@@ -139,7 +139,7 @@ def _one(table: Table, caller: Caller, random: Random, item: int) -> str:
     elif chance < 0.2:
         method, reply_type = SERVICE + "OpenSession", pb.SessionEvent
         request = pb.OpenSessionRequest(protocol_version=1, origin="x")
-        data = _damaged_message(request, random)
+        data = damaged_message(request, random)
         shown = data[:200].hex()
         call = lambda: _first_event(caller, data, metadata)  # noqa: E731
     elif chance < 0.21:
@@ -158,7 +158,7 @@ def _one(table: Table, caller: Caller, random: Random, item: int) -> str:
     try:
         reply = call()
     except grpc.RpcError as error:
-        outcome, fault = _status(error, name)
+        outcome, fault = status_of(error, name)
         if fault:
             table.find(f"{item} {name}: {fault} for {shown}")
         return f"{name}: {outcome}"
@@ -173,7 +173,7 @@ def _one(table: Table, caller: Caller, random: Random, item: int) -> str:
     return f"{name}: answered"
 
 
-def _status(error: Any, name: str) -> tuple[str, str]:
+def status_of(error: Any, name: str) -> tuple[str, str]:
     """Say how a call failed, and what is wrong with that."""
     code, details = error.code().name, str(error.details())
     trailers = dict(error.trailing_metadata() or ())
@@ -265,7 +265,7 @@ def _unary_request(method: str, caller: Caller, random: Random) -> bytes:
             inputs=[pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, dimensions=sizes, data=bytes(4))],
         )
         return request.SerializeToString()
-    data = _damaged_message(request, random)
+    data = damaged_message(request, random)
     if method.endswith("GetModel"):
         # A long wait for a living model is no fault, but the campaign's end is to be seen.
         try:
@@ -276,7 +276,7 @@ def _unary_request(method: str, caller: Caller, random: Random) -> bytes:
     return data
 
 
-def _damaged_message(message: Message, random: Random) -> bytes:
+def damaged_message(message: Message, random: Random) -> bytes:
     """Write a message with other values in it, or with damaged bytes."""
     if random.random() < 0.5:
         changed = type(message).FromString(message.SerializeToString())

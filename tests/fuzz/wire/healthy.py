@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,12 +23,21 @@ class Healthy:
     """A service of one's own, and a model of it that goes on answering."""
 
     def __init__(
-        self, table: Table, limits: dict[str, float] | None = None, **settings: Any
+        self,
+        table: Table,
+        limits: dict[str, float] | None = None,
+        service: Service | None = None,
+        **settings: Any,
     ) -> None:
-        """Start both; the limits are the caller's, but for the number of loads."""
+        """Start both; the limits are the caller's, but for the number of loads.
+
+        Or take over a service that was started with others.
+        """
         # Models that were loaded are kept on purpose, and each is a descriptor.
         settings.setdefault("kept_model_bytes", 0)
-        self.service = Service({"loads_per_minute": 10**9, **(limits or {})}, **settings)
+        if service is None:
+            service = Service({"loads_per_minute": 10**9, **(limits or {})}, **settings)
+        self.service = service
         self._table = table
         self._session = RawSession(self.service.directory, "healthy")
         reply = self._session.load(small.add())
@@ -35,10 +45,12 @@ class Healthy:
         self._channel = self._session.channel(reply.model_id)
         self._asked = 0
         self._descriptors: Counter[str] = Counter()
+        self._memory = 0
 
     def begin(self) -> None:
         """Count the broker's descriptors; what is made from here on must go."""
         self._descriptors = self._open()
+        self._memory = self._resident()
 
     def _open(self) -> Counter[str]:
         """The broker's descriptors, by their kind."""
@@ -78,6 +90,17 @@ class Healthy:
             if sign in log:
                 place = log.index(sign)
                 self._table.find(f"the log says: {log[max(0, place - 200) : place + 1500]}")
+
+    def weigh(self, most: int) -> None:
+        """See how much memory the broker has beyond what it had; above `most` is a finding."""
+        grown = max(0, self._resident() - self._memory)
+        self._table.facts["KiB that the broker grew"] = grown >> 10
+        if grown > most:
+            self._table.find(f"the broker has {grown} bytes more than before")
+
+    def _resident(self) -> int:
+        pages = Path(f"/proc/{self.service.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGESIZE")
 
     def __enter__(self) -> Self:
         return self

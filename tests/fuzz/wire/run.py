@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import platform
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tests.fuzz.report import document, markdown, write_json
 from tests.fuzz.wire.attaching import attaching
 from tests.fuzz.wire.calls import calls
 from tests.fuzz.wire.compiled import compiled
+from tests.fuzz.wire.knocking import knocking
+from tests.fuzz.wire.scraping import scraping
+from tests.fuzz.wire.steering import steering
 from tests.fuzz.wire.targets import decoding
 from tests.fuzz.wire.to_broker import to_broker
 from tests.fuzz.wire.to_client import to_client
@@ -30,8 +34,11 @@ FUZZERS: dict[str, tuple[Fuzzer, int]] = {
     "attach": (attaching, 5_000),
     "grpc": (calls, 20_000),
     "to-worker": (to_worker, 20_000),
+    "admin": (steering, 10_000),
+    "metrics": (scraping, 10_000),
+    "tls": (knocking, 5_000),
 }
-"""Each with the inputs of a full run, which takes some forty minutes on two cores."""
+"""Each with the inputs of a full run, which takes some fifty minutes on two cores."""
 PART = 0.05
 """Of a full run, unless the command line says otherwise."""
 
@@ -71,15 +78,24 @@ def main(arguments: list[str]) -> int:
     if given.json is not None:
         write_json(given.json, tables, about)
     if given.document is not None:
-        document(given.document, "wire", _summary(tables, about))
+        before = given.document.read_text(encoding="utf-8")
+        document(given.document, "wire", summary(tables, about, before))
     return 1 if any(table.found for table in tables) else 0
 
 
-def _summary(tables: list[Table], about: dict[str, object]) -> str:
-    """One row for each fuzzer, for people who only want to know how much and what was found."""
-    lines = [f"{about['date']}, seed {about['seed']}.", ""]
-    lines += ["| what | inputs | findings | beside that |", "| --- | ---: | ---: | --- |"]
+def summary(tables: list[Table], about: dict[str, object], before: str) -> str:
+    """One row for each fuzzer, for people who only want to know how much and what was found.
+
+    Rows that stand in the document already stay, if they are of the same day and seed.
+    """
+    head = [f"{about['date']}, seed {about['seed']}.", ""]
+    head += ["| what | inputs | findings | beside that |", "| --- | ---: | ---: | --- |"]
+    _, _, after = before.partition("\n".join(head) + "\n")
+    rows: dict[str, str] = {}
+    for row in itertools.takewhile(lambda line: line.startswith("| "), after.splitlines()):
+        rows[row.split(" | ")[0]] = row
     for table in tables:
         facts = ", ".join(f"{name}: {count:,}" for name, count in table.facts.items())
-        lines.append(f"| {table.name} | {table.inputs:,} | {table.found} | {facts} |")
-    return "\n".join(lines)
+        name = f"| {table.name}"
+        rows[name] = f"{name} | {table.inputs:,} | {table.found} | {facts} |"
+    return "\n".join([*head, *rows.values()])

@@ -11,11 +11,16 @@ from tests.fuzz.campaign import Fuzzer, Table
 from tests.fuzz.wire.attaching import attaching
 from tests.fuzz.wire.calls import SERVICE, UNARY, UPLOADS, calls
 from tests.fuzz.wire.compiled import compiled
+from tests.fuzz.wire.knocking import knocking
 from tests.fuzz.wire.memories import BAD, GOOD
+from tests.fuzz.wire.run import summary
+from tests.fuzz.wire.scraping import scraping
+from tests.fuzz.wire.steering import METHODS, steering
 from tests.fuzz.wire.targets import TARGETS, decoding
 from tests.fuzz.wire.to_broker import to_broker
 from tests.fuzz.wire.to_client import ROADS, to_client
 from tests.fuzz.wire.to_worker import to_worker
+from tests.support.certificates import needs_openssl
 
 SEED = 20
 
@@ -82,10 +87,40 @@ def test_a_blob_that_nobody_gave_is_found(monkeypatch: pytest.MonkeyPatch) -> No
             | {"an offer: invalid-input", "FindModel: answered", "FindModel: no such model"},
         ),
         (to_worker, 120, {"answer", "failure", "done", "the channel ended: no request"}),
+        pytest.param(
+            steering,
+            400,
+            each(METHODS, ["answered", "invalid-input"]) - {"SetLimits: answered"}
+            | {"SetLimits: answered, then loaded", "bytes: the connection ended"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            scraping, 200, {"200", "400", "404", "405", "no answer"}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            knocking,
+            150,
+            each(["no TLS", "a damaged hello", "a damaged answer"], ["closed"])
+            | each(["a damaged record", "other bytes within TLS"], ["closed"]),
+            marks=[pytest.mark.slow, needs_openssl],
+        ),
     ],
 )
 def test_a_service(fuzz: Fuzzer, count: int, expected: set[str]) -> None:
     assert outcomes(fuzz(SEED, count), count) >= expected
+
+
+def test_a_document_keeps_what_was_not_run_anew_on_that_day() -> None:
+    def written(name: str, count: int, date: str, before: str) -> str:
+        table = Table(name)
+        table.counts["x"] = count
+        return summary([table], {"date": date, "seed": 1}, before)
+
+    first = written("Others", 1, "2026-01-01", "")
+    both = written("Readers", 2, "2026-01-01", f"text\n\n{first}\n\nmore")
+    again = written("Others", 3, "2026-01-01", f"text\n\n{both}\n\nmore | text")
+    assert again.splitlines()[4:] == ["| Others | 3 | 0 |  |", "| Readers | 2 | 0 |  |"]
+    assert written("Readers", 2, "2026-01-02", again).count("\n| Others") == 0
 
 
 def test_every_method_of_the_service_is_called() -> None:
