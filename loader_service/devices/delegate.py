@@ -205,6 +205,7 @@ def _prepare_kernel(context: Context, node: Node) -> int:
         kernel.prepare(context, node)
     except BaseException as error:
         return delegate.fail(context, PREPARE, error)
+    delegate.failure = None
     delegate.preparing_ns += perf_counter_ns() - begun
     return abi.OK
 

@@ -499,6 +499,53 @@ def test_shapes_that_the_cpu_does_not_take_either_cost_no_device(
     assert shares(model)[0] == ("numpy", 1)
 
 
+def test_a_device_that_refused_a_shape_is_not_blamed_for_another_device(
+    runtime: InterpreterRuntime,
+) -> None:
+    """A shape that the CPU does not take either, so that nobody was left out."""
+
+    class Strict(NumpyDevice):
+        def compile(self, partition: Partition, compilation: Compilation) -> NumpyExecutable:
+            executable = super().compile(partition, compilation)
+
+            def prepare(shapes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+                if shapes[0][1] != LENGTH:
+                    raise DeviceError("not that shape")
+                return shapes
+
+            executable.prepare = prepare  # type: ignore[method-assign]
+            return executable
+
+    writer = ModelWriter()
+    graph = writer.subgraph()
+    x = graph.input("x", TensorType.FLOAT32, (1, LENGTH), shape_signature=(-1, -1))
+    one = graph.constant("one", np.ones(LENGTH, np.float32))
+    names = ("first", "between", "second", "y")
+    first, between, second, y = (
+        graph.tensor(name, TensorType.FLOAT32, (1, LENGTH), shape_signature=(-1, -1))
+        for name in names
+    )
+    graph.operator(BuiltinOperator.ABS, [x], [first])
+    graph.operator(BuiltinOperator.FLOOR, [first], [between])
+    graph.operator(BuiltinOperator.NEG, [between], [second])
+    graph.operator(BuiltinOperator.SUB, [second, one], [y])
+    graph.output(y)
+    bad = NumpyDevice("bad", operators=frozenset({"ABS"}), failures=-1)
+    good = Strict("good", operators=frozenset({"NEG"}))
+    model = Case(runtime, writer.write(), bad, good, execution_preference="undefined").open()
+    for shape in ((1, LENGTH - 1), (1, LENGTH), (1, LENGTH), (1, LENGTH)):
+        try:
+            (view,) = model.prepare_inputs(0, [shape])
+        except ModelFailed:
+            assert shape == (1, LENGTH - 1)
+            continue
+        assert view is not None
+        view[:] = np.zeros(shape, np.float32).tobytes()
+        model.invoke(0)
+    assert "bad was left out from now on" in steps(model)
+    assert ("good", 1) in shares(model)
+
+
 @pytest.mark.parametrize("wrong", [(3, LENGTH + 1), (3 * LENGTH,), ()])
 @pytest.mark.parametrize("last", [False, True])
 def test_a_wrong_size_for_other_shapes_is_a_failure_of_the_device(
