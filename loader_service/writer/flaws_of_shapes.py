@@ -273,6 +273,31 @@ def softmax_of_nothing() -> bytes:
     return one(Op.SOFTMAX, lambda graph: [graph.input("x", _FLOAT, (2, 0))], (2, 0), beta=1.0)
 
 
+def angle_with_a_single_one() -> bytes:
+    """ATAN2 of many values and one, which the kernel does not spread: it reads beyond that."""
+    return one(
+        Op.ATAN2,
+        lambda graph: [
+            graph.input("y", _FLOAT, (1, 8_000_000)),
+            graph.constant("x", np.ones((1, 1), np.float32)),
+        ],
+        (1, 8_000_000),
+    )
+
+
+def shifted_by_a_single_one() -> bytes:
+    """As `angle_with_a_single_one`, with STABLEHLO_SHIFT_LEFT, and an open batch."""
+    model = ModelWriter()
+    graph = model.subgraph()
+    x = graph.input("x", _INT32, (1, 4), shape_signature=(-1, 4))
+    y = graph.tensor("y", _INT32, (1, 4), shape_signature=(-1, 4))
+    graph.operator(
+        Op.STABLEHLO_SHIFT_LEFT, [x, graph.constant("by", np.ones((1, 4), np.int32))], [y]
+    )
+    graph.output(y)
+    return model.write()
+
+
 FLAWS_OF_SHAPES = (
     Regression(narrower_output, "an overflow in LiteRT 2.3.0", "takes int32, and tensor 2 is int8"),
     Regression(unpacked_larger, "a crash of LiteRT 2.3.0", "unpacks a constant of shape"),
@@ -316,5 +341,7 @@ FLAWS_OF_SHAPES = (
     Regression(resized_from_nothing, "a crash of tflite-runtime 2.14", "an image out of none"),
     Regression(declared_otherwise, "a fault in tflite-runtime 2.14", "size 1, and declares 1000"),
     Regression(softmax_of_nothing, "a crash of tflite-runtime 2.14", "goes over no elements"),
+    Regression(angle_with_a_single_one, "a crash of both runtimes", r"\(1, 8000000\) and \(1, 1\)"),
+    Regression(shifted_by_a_single_one, "a crash of LiteRT 2.3.0", r"\(-1, 4\) and \(1, 4\)"),
 )
 """With the words of their refusal (a regular expression)."""

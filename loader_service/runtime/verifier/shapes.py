@@ -199,6 +199,18 @@ def _softmax(look: Look) -> Iterator[str]:
         yield "goes over no elements"
 
 
+def _pairwise(look: Look) -> Iterator[str]:
+    # These kernels compare ranks only, and read as many elements of the second as the first has.
+    first, second = look.dimensions(0), look.dimensions(1)
+    if first is None or second is None or len(first) != len(second):
+        return
+    fixed = look.input(1).data is not None
+    for size, other in zip(first, second, strict=True):
+        if size != other and (fixed or -1 not in (size, other)):
+            yield f"goes through the shapes {first} and {second} at a time"
+            return
+
+
 _REDUCERS = (
     Op.MEAN, Op.SUM, Op.REDUCE_ALL, Op.REDUCE_ANY, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.REDUCE_PROD,
     Op.REVERSE_V2, Op.CUMSUM, Op.ARG_MAX, Op.ARG_MIN,
@@ -232,6 +244,8 @@ SHAPES: Mapping[Op, Rule] = {
     Op.MIRROR_PAD: _mirror_pad,
     Op.RESIZE_BILINEAR: _resize,
     Op.RESIZE_NEAREST_NEIGHBOR: _resize,
+    Op.ATAN2: _pairwise,
+    Op.STABLEHLO_SHIFT_LEFT: _pairwise,
     Op.DEQUANTIZE: _unpacked_weights,
     Op.DENSIFY: _unpacked_weights,
 }
