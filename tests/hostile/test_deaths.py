@@ -23,6 +23,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.isolation
 
 HANG_SECONDS = 20.0
+LONG_SECONDS = 100.0
+"""In which a worker gets some seconds of a busy machine's processor."""
 SIGNALS = {
     "division by zero": signal.SIGFPE,
     "illegal instruction": signal.SIGILL,
@@ -98,7 +100,7 @@ def test_the_time_of_a_computation() -> None:
 
 def test_the_processors_time() -> None:
     with (
-        ProbeService(limits={"cpu_seconds": 1, "compute_seconds": HANG_SECONDS}) as service,
+        ProbeService(limits={"cpu_seconds": 1, "compute_seconds": LONG_SECONDS}) as service,
         service.probe() as probe,
     ):
         error = probe.error("deaths.use_processor")
@@ -111,7 +113,7 @@ def test_the_processors_time() -> None:
 @pytest.mark.slow
 def test_the_processors_time_when_its_signal_is_ignored() -> None:
     with (
-        ProbeService(limits={"cpu_seconds": 1, "compute_seconds": HANG_SECONDS}) as service,
+        ProbeService(limits={"cpu_seconds": 1, "compute_seconds": LONG_SECONDS}) as service,
         service.probe() as probe,
     ):
         error = probe.error("resources.block_signals")

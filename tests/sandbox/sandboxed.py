@@ -17,7 +17,8 @@ from loader_service.sandbox.layers import PROCESS_LAYERS, Layer
 from loader_service.sandbox.lockdown import Outcome
 from loader_service.sandbox.resource_limits import ResourceLimits
 
-HANG_SECONDS = 30
+HANG_SECONDS = 100
+"""Long enough for some seconds of a busy machine's processor."""
 ORDINARY_UID = 61_100
 CHILD_REPORT = 240
 """The descriptor on which the result of `in_child` leaves."""
