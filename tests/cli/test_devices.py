@@ -93,7 +93,8 @@ def test_doctor_tries_the_devices_of_the_configuration(
 ) -> None:
     library = compile_delegate(tmp_path_factory.mktemp("delegate"), threads=2)
     configured = f"external:good={library},external:bad={library},fault=create"
-    done = run_command("doctor", "--json", env={"MODEL_LOADER_SERVICE_DEVICES": configured})
+    configuration = {"MODEL_LOADER_SERVICE_DEVICES": configured}
+    done = run_command("doctor", "--json", env=configuration)
     devices = {item["name"]: item for item in json.loads(done.stdout)["devices"]}
     good, bad = devices["external:good"], devices["external:bad"]
     assert good["enabled"]
@@ -101,6 +102,9 @@ def test_doctor_tries_the_devices_of_the_configuration(
     assert (bad["enabled"], bad["available"], bad["grants"]) == (True, False, [])
     assert "disabled: the library makes no delegate" in bad["detail"]
     assert not devices["openvino"]["enabled"]
+    lines = [line.split() for line in run_command("doctor", env=configuration).stdout.splitlines()]
+    marks = {line[1]: line[0] for line in lines if len(line) > 1}
+    assert (marks["external:good"], marks["external:bad"]) == ("yes", "no")
 
 
 @pytest.mark.slow

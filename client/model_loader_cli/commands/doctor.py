@@ -150,7 +150,8 @@ def show(screen: Console, diagnosis: Diagnosis) -> None:
         _show_line(screen, YES if runtime.version else ABSENT, runtime.name, detail)
     _show_title(screen, "Devices")
     for device in diagnosis.devices:
-        _show_line(screen, YES if device.available else ABSENT, device.name, _needs(device))
+        mark = YES if device.available else WITHOUT if device.enabled else ABSENT
+        _show_line(screen, mark, device.name, _needs(device))
     _show_title(screen, "Service")
     daemon, trial = diagnosis.daemon, diagnosis.trial
     mark = WITHOUT if daemon.problems else YES if daemon.directory is not None else ABSENT
