@@ -149,8 +149,9 @@ class PlacedModel:
         self._on_devices(self._model.reset)
 
     def went_well(self) -> None:
-        """Note a run without a failure."""
+        """Note a run without a failure: the memory of the CPU's interpreter is not needed now."""
         self._failures = 0
+        self._cpu = None
         if not self._told_runs and self._compiled.partitions:
             self._tell_now()
 
@@ -213,7 +214,7 @@ class PlacedModel:
         return attempt()
 
     def _on_cpu(self) -> InterpreterModel:
-        """Return the model without devices, which is kept for the next time."""
+        """Return the model without devices, which is kept until a run goes well."""
         if self._cpu is None:
             self._cpu = self._opening(None)
         return self._cpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import sleep
@@ -296,6 +297,26 @@ def test_failures_that_are_not_in_a_row_are_forgiven(runtime: InterpreterRuntime
         for _ in range(PATIENCE):
             assert run(model).tobytes() == expected(SPLIT, X).tobytes()
     assert shares(model)[0] == ("numpy", 3)
+
+
+def test_the_cpus_interpreter_lives_no_longer_than_the_devices_fail(
+    runtime: InterpreterRuntime,
+) -> None:
+    device = NumpyDevice(failures=PATIENCE - 1)
+    case = Case(runtime, SPLIT, device, execution_preference="undefined")
+    opened: list[weakref.ref[InterpreterModel]] = []
+
+    def opening(placement: Placement | None) -> InterpreterModel:
+        model = runtime.load(case.data, threads=1, memory_bytes=None, placement=placement)
+        opened.append(weakref.ref(model))
+        return model
+
+    model = PlacedModel(opening, case.compiled, named=False)
+    alive = []
+    for _ in range(PATIENCE):
+        assert run(model).tobytes() == expected(SPLIT, X).tobytes()
+        alive.append([each() is not None for each in opened])
+    assert alive == [[True, True]] * (PATIENCE - 1) + [[True, False]]
 
 
 def test_changes_are_told_a_few_times_at_once_and_then_with_the_next_ping(
