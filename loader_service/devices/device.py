@@ -229,7 +229,9 @@ class AppliedDelegate(Protocol):
 
     @property
     def preparing_ns(self) -> int:
-        """What taking operators over and being prepared took: some libraries compile then."""
+        """What it took until the first run to take operators over and to be prepared: some
+        libraries compile then.
+        """
         ...
 
     @property
