@@ -10,6 +10,7 @@ from loader_service.broker.admin import AdminServicer
 from loader_service.broker.admin_gate import AdminGate
 from loader_service.broker.decoding import Decoding
 from loader_service.broker.directory import Directory
+from loader_service.broker.method_names import make_server
 from loader_service.broker.steering import Steering
 from model_loader_wire.v1 import admin_pb2_grpc as pb_grpc
 
@@ -44,7 +45,7 @@ class Administration:
         path = self._directory.steering_path(uid)
         async with self._opening:
             if uid not in self._servers:
-                server = grpc.aio.server(
+                server = make_server(
                     interceptors=[Decoding()],
                     options=[
                         ("grpc.max_receive_message_length", MESSAGE_BYTES),

@@ -14,6 +14,7 @@ from loader_service.broker.descriptors import Descriptors
 from loader_service.broker.directory import Directory
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.groups import Owner
+from loader_service.broker.method_names import make_server
 from loader_service.broker.principals import Principals
 from loader_service.broker.servicer import Servicer
 from loader_service.broker.settings import Settings, clients_of
@@ -67,7 +68,7 @@ class GrpcServers:
                 self._directory.make_room(principal)
                 limits = self._principals.policy_for(Owner(principal, "")).limits
                 connections = self._descriptors.grpc_connections
-                server = grpc.aio.server(
+                server = make_server(
                     options=grpc_options(self._settings, limits, connections),
                     interceptors=self._interceptors(principal),
                     # More than Calls lets through, so that a call over its limit is told so.

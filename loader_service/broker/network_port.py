@@ -19,6 +19,7 @@ from loader_service.broker.edge import Context, abort
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import ConnectionRefused
 from loader_service.broker.identification import client_of
+from loader_service.broker.method_names import make_server
 from loader_service.broker.network_client import STRANGER
 from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal
@@ -85,8 +86,14 @@ class NetworkPort:
         assert self._tcp.listen is not None
         assert credentials is not None, "the configuration lets no port be without credentials"
         template = await self._room(STRANGER)
-        self._server = server = grpc.aio.server(options=self._options)
-        server.add_generic_rpc_handlers((Door(template, self._identified),))
+        self._server = server = make_server(options=self._options)
+        door = Door(template, self._identified)
+        # Versions of gRPC that know no registered methods here take the door itself.
+        server.add_generic_rpc_handlers((door,))
+        for name in template:
+            service, _, method = name[1:].partition("/")
+            handlers = {method: door.handler(name)}
+            server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined]
         try:
             port = server.add_secure_port(self._tcp.listen, self._tls(credentials))
         except RuntimeError as error:
@@ -156,9 +163,11 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Return the method of that name, or None."""
         name = str(handler_call_details.method)
-        known = self._template.get(name)
-        if known is None:
-            return None
+        return self.handler(name) if name in self._template else None
+
+    def handler(self, name: str) -> Handler:
+        """Return what answers calls of a method that there is."""
+        known = self._template[name]
 
         async def answer(requests: AsyncIterator[Any], context: Context) -> None:
             method = await self._identified(name, context)

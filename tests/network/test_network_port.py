@@ -35,6 +35,7 @@ from tests.integration.arrays import inputs_of
 from tests.integration.test_values import TYPES
 from tests.support.certificates import needs_openssl
 from tests.support.daemon import Daemon
+from tests.support.http2 import Frame, headers
 from tests.support.raw_client import HANG_SECONDS, detail_of, load_parts
 from tests.support.waiting import wait_until
 
@@ -414,6 +415,26 @@ def test_connections_are_bounded_in_number_and_time(site: Site) -> None:
         with ml.connect(address_of(daemon), **site.client("bob")) as client:
             time.sleep(2)  # longer than an idle connection lives: an open session is not idle
             assert client.models() == ()
+
+
+def test_who_calls_what_is_no_text_ends_the_port_for_nobody(address: str, site: Site) -> None:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    context = ssl.create_default_context(cafile=str(site.authority.certificate))
+    context.load_cert_chain(site.folder / "nobody.pem", site.folder / "nobody.key")
+    context.set_alpn_protocols(["h2"])
+    block = headers("/model_loader.v1.ModelLoader/\udcfe")
+    frame = len(block).to_bytes(3, "big") + bytes((Frame.HEADERS, 5)) + (1).to_bytes(4, "big")
+    with connected(address, **site.client("alice")) as client, client.load(small.add(1)) as model:
+        with _secured(context, (host, int(port))) as stranger:
+            stranger.sendall(PREFACE + frame + block)
+            heard = b""
+            while b"Method not found" not in heard:
+                piece = stranger.recv(4096)
+                assert piece, heard
+                heard += piece
+        assert model.compute(ONE).tolist() == [2]
+        with connected(address, **site.client("bob")) as other, other.load(small.add(2)) as another:
+            assert another.compute(ONE).tolist() == [3]
 
 
 def _secured(context: ssl.SSLContext, there: tuple[str, int]) -> ssl.SSLSocket:

@@ -168,7 +168,10 @@ class Connection:
 
 
 def headers(path: str, *more: tuple[str, str]) -> bytes:
-    """A header block of literals that are not indexed: no state, no compression."""
+    """A header block of literals that are not indexed: no state, no compression.
+
+    Bytes that are no text are given as lone surrogates.
+    """
     fields = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -182,7 +185,7 @@ def headers(path: str, *more: tuple[str, str]) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode("utf-8", "surrogateescape")
     if len(data) < 127:
         return bytes([len(data)]) + data
     rest, length = len(data) - 127, b"\x7f"

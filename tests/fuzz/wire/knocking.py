@@ -25,7 +25,7 @@ from tests.fuzz.wire.damage import damaged, number
 from tests.fuzz.wire.healthy import Healthy
 from tests.network.conftest import Site, address_of, make_site
 from tests.support.daemon import Daemon
-from tests.support.http2 import PREFACE
+from tests.support.http2 import PREFACE, Frame, headers
 
 HANG_SECONDS = 30.0
 HANDSHAKE_SECONDS = 2.0
@@ -251,5 +251,13 @@ def _within(random: Random) -> list[bytes]:
             [PREFACE, settings, random.randbytes(100)],
             [b"GET /metrics HTTP/1.1\r\n\r\n"],
             [damaged(PREFACE + settings, random)] * random.choice((1, 200)),
+            [PREFACE, settings, damaged(_frame(headers("/model_loader.v1.X/\udcfe")), random)],
+            [PREFACE, settings, _frame(headers("/\udcff" + chr(random.randrange(128))))],
         )
     )
+
+
+def _frame(block: bytes) -> bytes:
+    """Write a HEADERS frame of a stream that ends with it."""
+    head = len(block).to_bytes(3, "big") + bytes((Frame.HEADERS, 5))
+    return head + (1).to_bytes(4, "big") + block
