@@ -10,6 +10,7 @@ import click
 
 from model_loader import Limits
 from model_loader._address import CREDENTIALS_FROM as VARIABLES
+from model_loader_wire.limits import WITH_FRACTIONS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -109,7 +110,7 @@ def read_limits(
         name, _, value = text.partition("=")
         name = name.replace("-", "_")
         try:
-            numbers[name] = float(value) if name.endswith("_seconds") else int(value)
+            numbers[name] = float(value) if name in WITH_FRACTIONS else int(value)
             Limits.from_values(numbers)
         except (TypeError, ValueError) as error:
             raise click.BadParameter(f"{text!r}: {error}", context, parameter) from None

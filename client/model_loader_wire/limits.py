@@ -56,7 +56,7 @@ class Limits:
             value = getattr(self, field.name)
             if value is None:
                 continue
-            allowed = (int, float) if field.name.endswith("_seconds") else (int,)
+            allowed = (int, float) if field.name in WITH_FRACTIONS else (int,)
             if isinstance(value, bool) or not isinstance(value, allowed):
                 kinds = " or ".join(kind.__name__ for kind in allowed)
                 raise TypeError(f"limit {field.name} must be {kinds}, not {type(value).__name__}")
@@ -90,6 +90,10 @@ class Limits:
                 names = ", ".join(sorted(known))
                 raise ValueError(f"no limit is called {name!r}; there are {names}")
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks each value
+
+
+WITH_FRACTIONS = frozenset(field.name for field in fields(Limits) if "float" in str(field.type))
+"""Limits that need not be whole numbers; of processor time the kernel counts whole seconds."""
 
 
 class LimitRaised(ValueError):

@@ -13,7 +13,7 @@ from loader_service.broker.refusal import refuse
 from loader_service.broker.settings import SERVICE_POLICY, Settings
 from loader_service.broker.supervisor import Supervisor
 from model_loader_wire.causes import Cause
-from model_loader_wire.limits import Limits
+from model_loader_wire.limits import WITH_FRACTIONS, Limits
 from model_loader_wire.shared_limits import SHARED_LIMITS
 
 Value = int | float | None
@@ -79,8 +79,10 @@ class Limiting:
                     shared[name] = _whole(name, value)
                 elif name in SHARED_LIMITS:
                     raise ValueError(f"limit {name} can only be set when the service starts")
+                elif name in WITH_FRACTIONS or not hasattr(limits, name):
+                    own[name] = value
                 else:
-                    own[name] = value if name.endswith("_seconds") else _whole(name, value)
+                    own[name] = _whole(name, value)
             changed = Limits.from_values({**asdict(limits), **own})
             new = replace(_with_limits(settings, policy, changed), **shared)
         except LookupError as error:

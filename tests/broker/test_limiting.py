@@ -90,6 +90,17 @@ def test_a_limit_holds_for_the_next_loads_and_leaves_what_is_there(
     assert facts["by"].startswith("uid ")
 
 
+def test_processor_time_that_is_set_is_whole_seconds_for_the_kernel(
+    admin: Admin, daemon: Daemon
+) -> None:
+    set_limits(admin, {"cpu_seconds": 100})
+    try:
+        with RawSession(daemon.directory, "cpu") as session:
+            assert session.load(small.add())
+    finally:
+        set_limits(admin, {"cpu_seconds": None})
+
+
 def admin_events(admin: Admin) -> list[Any]:
     """Return the events that are kept."""
     return list(admin.ask("Events", pb.EventsRequest()))
@@ -99,6 +110,8 @@ def admin_events(admin: Admin) -> list[Any]:
     ("values", "text"),
     [
         ({"models": 1}, "no limit is called 'models'"),
+        ({"\u202emodels": 1.5}, "no limit is called '\\u202emodels'"),
+        ({"cpu_seconds": 1.5}, "limit cpu_seconds must be a whole number, not 1.5"),
         ({"processes": 0}, "limit processes must be above zero, not 0"),
         ({"processes": 1.5}, "limit processes must be a whole number, not 1.5"),
         ({"processes": float("inf")}, "limit processes must be a whole number, not inf"),

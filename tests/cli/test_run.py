@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 
 from loader_service.runtime.runtimes import installed_runtimes
@@ -13,6 +14,7 @@ from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer import small
 from loader_service.writer.metadata import Description, TensorDescription, pack
 from loader_service.writer.model import ModelWriter
+from model_loader_cli.options import read_limits
 from tests.cli.conftest import Command, document, run_command
 
 WriteModel = Callable[[bytes], Path]
@@ -188,3 +190,11 @@ def test_names_of_tensors_cannot_reach_the_terminal(
     (output,) = document(done)["outputs"]
     assert "\x1b" not in output["name"]
     assert output["name"].endswith("[bold]x[/bold]\\rout")
+
+
+def test_limits_are_whole_numbers_or_seconds() -> None:
+    option = click.Option(["--limit"])
+    given = ("cpu_seconds=5", "compute-seconds=0.5", "threads=1")
+    limits = read_limits(click.Context(click.Command("run")), option, given)
+    assert (limits.cpu_seconds, limits.compute_seconds, limits.threads) == (5, 0.5, 1)
+    assert isinstance(limits.cpu_seconds, int)

@@ -203,6 +203,14 @@ def test_description_there_and_back() -> None:
     assert model_from_values(model_to_values(model)) == model
 
 
+def test_processor_time_is_limited_in_whole_seconds() -> None:
+    """The kernel takes no others, and a worker would end at its start."""
+    assert Limits(compute_seconds=1.5, cpu_seconds=2).cpu_seconds == 2
+    for value in (1.5, 2.0):
+        with pytest.raises(TypeError, match="limit cpu_seconds must be int, not float"):
+            Limits.from_values({"cpu_seconds": value})
+
+
 def test_limits_can_only_be_lowered() -> None:
     lowered = DEFAULT_LIMITS.lowered_by(Limits(memory_bytes=5, cpu_seconds=7))
     assert lowered.memory_bytes == 5
