@@ -169,12 +169,6 @@ def _call(table: Table, admin: Admin, random: Random, item: int) -> str:
     try:
         reply = METHODS[name][1].FromString(admin.call(name, data))
     except grpc.RpcError as error:
-        failed: Any = error
-        if failed.code() is grpc.StatusCode.UNAVAILABLE:
-            # There was no seat when gRPC came back: it has to wait for one.
-            status = admin.channel.unary_unary(SERVICE + "Status")
-            status(b"", timeout=HANG_SECONDS, wait_for_ready=True)
-            return "closed, and let in again"
         outcome, fault = status_of(error, name)
         if fault:
             table.find(f"{item} {name}: {fault} for {data[:200].hex()}")
