@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -42,8 +41,11 @@ class _Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC does not type it
 
 async def _refuse(call: object) -> None:
     context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
-    with suppress(grpc.aio.BaseError):  # aborting raises one, and the caller may have gone
+    try:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    except grpc.aio.BaseError as error:  # aborting raises one, and the caller may have gone
+        # The call holds it, and by this it would hold the call until garbage is collected.
+        error.__traceback__ = None
 
 
 def make_server(
