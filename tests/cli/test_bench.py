@@ -12,7 +12,9 @@ from loader_service.writer import hostile, small
 from tests.cli.conftest import document, run_command
 
 WriteModel = Callable[[bytes], Path]
-SHORT = ("--pairs", 1, "--calls", 10, "--blocks", 2)
+BLOCKS = 10
+SHORT = ("--pairs", 1, "--calls", 10, "--blocks", BLOCKS)
+"""Of fewer blocks perhaps none was without time that was stolen from the machine."""
 
 
 def test_a_trusted_model_is_compared_with_itself_in_process(
@@ -45,10 +47,10 @@ def test_json_holds_every_call_of_every_block(model_file: WriteModel) -> None:
     ]
     assert values["unit"] == "milliseconds"
     assert values["machine"]["cores"] > 0
-    assert len(values["samples"]) == 2
+    assert len(values["samples"]) >= 2  # more where time was stolen throughout one
     for pair in values["samples"]:
         for arm in pair.values():
-            assert [len(block["ns"]) for block in arm["blocks"]["back to back"]] == [10, 10]
+            assert [len(block["ns"]) for block in arm["blocks"]["back to back"]] == [10] * BLOCKS
     for row in values["arms"]:
         assert row["whole"]["low"] <= row["whole"]["median"] <= row["whole"]["high"]
         assert row["p99_to_echo"] is None  # too few calls to say

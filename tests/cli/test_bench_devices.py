@@ -17,7 +17,9 @@ from tests.devices.models import chain
 from tests.devices.openvino_worker import need_openvino
 
 WriteModel = Callable[[bytes], Path]
-SHORT = ("--pairs", 1, "--calls", 3, "--blocks", 1)
+BLOCKS = 10
+SHORT = ("--pairs", 1, "--calls", 3, "--blocks", BLOCKS)
+"""Of fewer blocks perhaps none was without time that was stolen from the machine."""
 YARDSTICKS = ("in process", "in process again")
 
 
@@ -45,8 +47,8 @@ def test_each_device_is_measured_against_the_yardstick(model_file: WriteModel) -
         reduced = by_label[f"{name}, reduced precision"]
         assert "no device at hand honours allow_fp16" in reduced["refused"]
     assert by_label["reference"]["off_by"] == {"relative": 0, "steps": 0}
-    (pair,) = values["samples"]
-    assert [len(block["ns"]) for block in pair["xnnpack"]["blocks"]["back to back"]] == [3]
+    pair, *_ = values["samples"]  # more where time was stolen throughout the first
+    assert [len(block["ns"]) for block in pair["xnnpack"]["blocks"]["back to back"]] == [3] * BLOCKS
 
 
 @pytest.mark.slow
