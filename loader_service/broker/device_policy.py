@@ -143,7 +143,7 @@ def require_honoured(options: DeviceOptions, enabled: Iterable[Enabled]) -> None
 
     What is missing, or was disabled by its self-test, is not at hand.
     """
-    asked = [device for device in enabled if _is_there(device)]
+    asked = [device for device in enabled if not _disabled_if_missing(device).disabled]
     if options.accelerator_name is not None:
         asked = asked[:1]
     honoured = PREFERENCES.union(*(KINDS[device.kind].honours for device in asked))
@@ -170,11 +170,3 @@ def _disabled_if_missing(device: Enabled) -> Enabled:
     except DeviceMissing as error:
         return replace(device, disabled=str(error))
     return device
-
-
-def _is_there(device: Enabled) -> bool:
-    try:
-        grants_of(device)
-    except DeviceMissing:
-        return False
-    return True

@@ -144,9 +144,14 @@ class CompiledPlan:
         """How often partitions have run in this interpreter."""
         return sum(item.applied.runs for item in self.partitions if item.applied is not None)
 
-    def failed(self) -> list[Compiled]:
-        """Return the partitions whose own word it is that they failed, else all."""
-        return [item for item in self.partitions if item.failure is not None] or self.partitions
+    def devices(self) -> set[str]:
+        """Return the names of the devices that have partitions."""
+        return {item.device.name for item in self.partitions}
+
+    def failed_devices(self) -> set[str]:
+        """Return those whose own word it is that they failed, else all."""
+        failed = {item.device.name for item in self.partitions if item.failure is not None}
+        return failed or self.devices()
 
     def leave_out(self, names: set[str]) -> None:
         """Give up the partitions of these devices; an interpreter that has them runs no more."""

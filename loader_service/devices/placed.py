@@ -98,15 +98,8 @@ class PlacedModel:
             first = failure
         if self._is_late() or not self._compiled.model.stateless:
             raise as_told(first, coarse=self._coarse)
-        names = {item.device.name for item in self._compiled.failed()}
-        try:
-            self._on_cpu().prepare_inputs(signature, shapes)
-        except LimitReached:
-            # Two interpreters may not fit where one does.
-            self._cpu = None
-        except RuntimeFailure as own:
-            self._cpu = None
-            raise own from None
+        names = self._compiled.failed_devices()
+        self._fits_on_cpu(lambda cpu: cpu.prepare_inputs(signature, shapes))
         self._leave_out(first, names)
         return self.prepare_inputs(signature, shapes)
 
@@ -166,20 +159,9 @@ class PlacedModel:
             None if view is None else bytes(view)
             for view in self._model.prepare_inputs(signature, shapes)
         ]
-        names = {item.device.name for item in self._compiled.failed()}
-        fits = True
-        try:
-            self._run(self._on_cpu(), signature, shapes, given)
-        except LimitReached:
-            fits = False
-        except RuntimeFailure as own:
-            # The CPU fails at it, too: it is the model's own doing.
-            self._cpu = None
-            raise own from None
-        if not fits:
-            # Two interpreters may not fit where one does.
-            self._cpu = None
-            self._leave_out(failure, {item.device.name for item in self._compiled.partitions})
+        names = self._compiled.failed_devices()
+        if not self._fits_on_cpu(lambda cpu: self._run(cpu, signature, shapes, given)):
+            self._leave_out(failure, self._compiled.devices())
             self._run(self._model, signature, shapes, given)
             return
         self._from_cpu = True
@@ -208,16 +190,28 @@ class PlacedModel:
                 if self._is_late():
                     raise as_told(failure, coarse=self._coarse) from None
                 reason = failure
-            names = {item.device.name for item in self._compiled.failed()}
+            names = self._compiled.failed_devices()
             self._compiled.leave_out(names)
             self._say(f"{_listed(names)} was left out, the CPU runs its part: {reason}")
         return attempt()
 
-    def _on_cpu(self) -> InterpreterModel:
-        """Return the model without devices, which is kept until a run goes well."""
-        if self._cpu is None:
-            self._cpu = self._opening(None)
-        return self._cpu
+    def _fits_on_cpu(self, attempt: Callable[[InterpreterModel], object]) -> bool:
+        """Do something with the model without devices, which is kept until a run goes well.
+
+        Returns whether there is room for it: two interpreters may not fit where one does. Raises
+        what it fails with: that is the model's own doing.
+        """
+        try:
+            if self._cpu is None:
+                self._cpu = self._opening(None)
+            attempt(self._cpu)
+        except LimitReached:
+            self._cpu = None
+            return False
+        except RuntimeFailure as own:
+            self._cpu = None
+            raise own from None
+        return True
 
     def _run(
         self,
@@ -247,7 +241,7 @@ class PlacedModel:
             except LimitReached as short:
                 if self._cpu is None:
                     raise
-                others = {item.device.name for item in self._compiled.partitions}
+                others = self._compiled.devices()
                 self._compiled.leave_out(others)
                 self._say(f"{_listed(others)} was left out, too: {short}")
         if not self._compiled.partitions and self._cpu is not None:
