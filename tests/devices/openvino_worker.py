@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 
@@ -21,7 +18,7 @@ from loader_service.sandbox.layers import PROCESS_LAYERS, Layer
 from loader_service.sandbox.own_file import OwnFile
 from loader_service.sandbox.resource_limits import ResourceLimits
 from tests.sandbox.sandboxed import CHILD_REPORT, Ending, become_ordinary, in_child
-from tests.shared_models import REPOSITORY
+from tests.support.host import user_namespaces_usable
 
 FILE_BYTES = 256 << 20
 FILE_DESCRIPTOR = 5
@@ -30,24 +27,14 @@ FILE_DESCRIPTOR = 5
 def need_openvino() -> None:
     """Skip the calling test where OpenVINO is not installed or no worker can have its root.
 
-    Nothing is imported, and another process asks the host: this one may have threads of gRPC's.
+    Nothing is imported: this process may have threads of gRPC's.
     """
     try:
         grants_of(Enabled(OPENVINO))
     except DeviceMissing as error:
         pytest.skip(str(error))
-    if not _worker_can_have_a_root():
+    if not user_namespaces_usable():
         pytest.skip("this host refuses user namespaces to this user")
-
-
-@cache
-def _worker_can_have_a_root() -> bool:
-    program = (
-        "import sys; from tests.support.host import user_namespaces_usable as usable; "
-        "sys.exit(not usable())"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60)
-    return not ended.returncode
 
 
 def in_worker(work: Callable[[OpenVinoDevice], object]) -> Ending:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
+import subprocess
+import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tests.shared_models import REPOSITORY
+
 CLONE_NEWUSER = 0x10000000
+REFUSED = 3
+"""Status of the process that asks for a user namespace and gets none."""
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
 
 
@@ -38,24 +44,25 @@ def _writable(folder: Path) -> str:
     return "writable" if os.access(folder, os.W_OK) else "not writable"
 
 
+@cache
 def user_namespaces_usable() -> bool:
-    """Whether a process of this uid may make a user namespace and map itself into it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            uid, gid = os.getuid(), os.getgid()
-            libc = ctypes.CDLL(None, use_errno=True)
-            made = libc.unshare(CLONE_NEWUSER) == 0
-            if made:
-                Path("/proc/self/setgroups").write_text("deny")
-                Path("/proc/self/uid_map").write_text(f"0 {uid} 1\n")
-                Path("/proc/self/gid_map").write_text(f"0 {gid} 1\n")
-            os._exit(0 if made else 1)
-        except OSError:
-            os._exit(1)
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    """Whether a process of this uid may make a user namespace and map itself into it.
+
+    Another process asks: this one, and a fork of it, may have threads of gRPC's.
+    """
+    asking = subprocess.run([sys.executable, "-m", __name__], cwd=REPOSITORY, timeout=60)
+    assert asking.returncode in (0, REFUSED), asking
+    return asking.returncode == 0
+
+
+def _enter_user_namespace() -> None:
+    uid, gid = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1\n")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1\n")
 
 
 def installed_runtimes() -> list[str]:
@@ -67,3 +74,10 @@ def installed_runtimes() -> list[str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+if __name__ == "__main__":
+    try:
+        _enter_user_namespace()
+    except OSError:
+        sys.exit(REFUSED)
