@@ -68,9 +68,8 @@ class Connection:
         self, kind: Frame, flags: Flag = Flag.NONE, stream: int = 0, payload: bytes = b""
     ) -> None:
         """Send one frame; raises Ended."""
-        head = struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream)
         try:
-            self.socket.sendall(head + payload)
+            self.socket.sendall(frame(kind, flags, stream, payload))
         except (BrokenPipeError, ConnectionResetError):
             raise Ended from None
 
@@ -165,6 +164,12 @@ class Connection:
             self._received += piece
         data, self._received = self._received[:count], self._received[count:]
         return data
+
+
+def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    """Write one frame."""
+    head = struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream)
+    return head + payload
 
 
 def headers(path: str, *more: tuple[str, str]) -> bytes:

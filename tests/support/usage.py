@@ -30,15 +30,25 @@ class Usage:
             descriptors = len(os.listdir(f"/proc/{pid}/fd"))
         except PermissionError:  # a worker of an ordinary user
             descriptors = 0
-        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+        resident, shared = _resident_and_shared(pid)
         return cls(
             descriptors=descriptors,
             threads=len(os.listdir(f"/proc/{pid}/task")),
             children=len(children(pid)),
-            private_bytes=(resident - shared) * PAGE,
+            private_bytes=resident - shared,
         )
 
     def most(self, other: Self) -> Self:
         """The larger of each."""
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return type(self)(*map(max, pairs))
+
+
+def resident_bytes(pid: int) -> int:
+    """How much memory a process has, files that it maps included."""
+    return _resident_and_shared(pid)[0]
+
+
+def _resident_and_shared(pid: int) -> tuple[int, int]:
+    resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+    return resident * PAGE, shared * PAGE

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.fuzz.wire.damage import TEXTS, damaged, number
 from tests.fuzz.wire.healthy import Healthy
 from tests.fuzz.wire.memories import GOOD, KINDS, descriptor_of
 from tests.fuzz.wire.offering import offered
+from tests.fuzz.wire.silent import Silent
 from tests.support.raw_client import AttachConnection, RawSession
 
 HANG_SECONDS = 15.0
@@ -38,7 +38,7 @@ def attaching(seed: int, count: int, seconds: float | None = None) -> Table:
     """Make so many connections."""
     table = Table("Attach socket, caller to broker")
     began = monotonic()
-    silent: deque[tuple[float, socket.socket, int]] = deque()
+    silent = Silent(table, HANDSHAKE_SECONDS, SILENT_AT_A_TIME)
     with Healthy(table, handshake_seconds=HANDSHAKE_SECONDS) as healthy:
         directory = healthy.service.directory
         _greet(table, directory, "at the beginning")
@@ -48,20 +48,16 @@ def attaching(seed: int, count: int, seconds: float | None = None) -> Table:
             try:
                 connection, outcome = _one(directory, random)
                 if connection is not None:
-                    silent.append((monotonic(), connection, item))
+                    silent.keep(item, connection)
             except Exception as error:
                 outcome = "a fault"
                 table.find(f"{item}: {type(error).__name__}: {error}")
             table.count(outcome)
-            while silent and (
-                len(silent) > SILENT_AT_A_TIME or monotonic() - silent[0][0] > HANDSHAKE_SECONDS
-            ):
-                _see_closed(table, *silent.popleft())
+            silent.look()
             if item % LOOK_EVERY == 0:
                 healthy.look(f"connection {item}")
                 _greet(table, directory, f"connection {item}")
-        while silent:
-            _see_closed(table, *silent.popleft())
+        silent.see_all_closed()
         healthy.settle([])
     table.seconds = monotonic() - began
     return table
@@ -77,19 +73,6 @@ def _greet(table: Table, directory: Path, when: str) -> None:
         table.find(f"{when}: an honest client gets {type(error).__name__}: {error}")
     key = "honest clients served"
     table.facts[key] = table.facts.get(key, 0) + 1
-
-
-def _see_closed(table: Table, since: float, connection: socket.socket, item: int) -> None:
-    """See that a client that greets nobody is turned away."""
-    with connection:
-        connection.settimeout(HANG_SECONDS)
-        try:
-            while connection.recv(4096):
-                pass
-        except ConnectionError:
-            pass
-        except TimeoutError:
-            table.find(f"{item}: a silent connection is open after {monotonic() - since:.0f} s")
 
 
 def _one(directory: Path, random: Random) -> tuple[socket.socket | None, str]:

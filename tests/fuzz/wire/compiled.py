@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import logging
 import os
 import shutil
@@ -50,8 +49,9 @@ from tests.fuzz.wire.blobs import (
 )
 from tests.fuzz.wire.damage import damaged
 from tests.fuzz.wire.replies import open_descriptors
-from tests.fuzz.wire.to_broker import check_failure, handle
+from tests.fuzz.wire.to_broker import check_failure, handle, see_nothing_left
 from tests.support.fake_worker import GO
+from tests.support.usage import resident_bytes
 
 TOGETHER = 24
 """Workers at a time, beside an honest one."""
@@ -175,7 +175,7 @@ async def _compiled(seed: int, count: int, seconds: float | None, folder: Path) 
     both = [Shelves(TOTALS[0], folder), Shelves(TOTALS[1], None)]
     for shelves in both:
         await _be_honest(table, shelves, Random(seed))
-    before, tasks, memory = open_descriptors(), len(asyncio.all_tasks()), _resident()
+    before, tasks, memory = open_descriptors(), len(asyncio.all_tasks()), _in_use()
     batch: list[int] = []
     honest = 0
 
@@ -187,7 +187,9 @@ async def _compiled(seed: int, count: int, seconds: float | None, folder: Path) 
         await asyncio.gather(*workers, _be_honest(table, shelves, random))
         honest += 1
         batch.clear()
-        await _look(table, shelves, before, tasks)
+        await see_nothing_left(table, before, tasks, honest * TOGETHER)
+        for what in shelves.look():
+            table.find(what)
         if shelves.folder is not None and random.random() < 0.5:
             shelves.damage(random)
 
@@ -197,7 +199,7 @@ async def _compiled(seed: int, count: int, seconds: float | None, folder: Path) 
             await run_batch()
     if batch:
         await run_batch()
-    if (grown := _resident() - memory) > MEMORY_BYTES:
+    if (grown := _in_use() - memory) > MEMORY_BYTES:
         table.find(f"the process has {grown} bytes more than before")
     for shelves in both:
         await shelves.partitions.stop()
@@ -348,20 +350,7 @@ class Talk:
         return "loaded"
 
 
-async def _look(table: Table, shelves: Shelves, before: int, tasks: int) -> None:
-    """See that nothing is left of what has ended."""
-    for _ in range(200):
-        if open_descriptors() <= before and len(asyncio.all_tasks()) <= tasks:
-            break
-        gc.collect()
-        await asyncio.sleep(0.01)
-    else:
-        table.find(f"{open_descriptors()} descriptors, {before} before")
-    for what in shelves.look():
-        table.find(what)
-
-
-def _resident() -> int:
+def _in_use() -> int:
     """Bytes of this process, without what the C library only keeps at hand."""
     ctypes.CDLL(None).malloc_trim(0)
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return resident_bytes(os.getpid())

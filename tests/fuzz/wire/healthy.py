@@ -7,7 +7,6 @@ import re
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from loader_service.writer import small
 from tests.fuzz.campaign import Table
 from tests.support.raw_client import RawSession, Service, exchange_over
+from tests.support.usage import resident_bytes
 
 SETTLE_SECONDS = 20.0
 
@@ -50,7 +50,7 @@ class Healthy:
     def begin(self) -> None:
         """Count the broker's descriptors; what is made from here on must go."""
         self._descriptors = self._open()
-        self._memory = self._resident()
+        self._memory = resident_bytes(self.service.pid)
 
     def _open(self) -> Counter[str]:
         """The broker's descriptors, by their kind."""
@@ -93,14 +93,10 @@ class Healthy:
 
     def weigh(self, most: int) -> None:
         """See how much memory the broker has beyond what it had; above `most` is a finding."""
-        grown = max(0, self._resident() - self._memory)
+        grown = max(0, resident_bytes(self.service.pid) - self._memory)
         self._table.facts["KiB that the broker grew"] = grown >> 10
         if grown > most:
             self._table.find(f"the broker has {grown} bytes more than before")
-
-    def _resident(self) -> int:
-        pages = Path(f"/proc/{self.service.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGESIZE")
 
     def __enter__(self) -> Self:
         return self

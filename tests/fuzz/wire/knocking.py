@@ -10,7 +10,6 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -23,9 +22,10 @@ from loader_service.writer import small
 from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.damage import damaged, number
 from tests.fuzz.wire.healthy import Healthy
+from tests.fuzz.wire.silent import Silent
 from tests.network.conftest import Site, address_of, make_site
 from tests.support.daemon import Daemon
-from tests.support.http2 import PREFACE, Frame, headers
+from tests.support.http2 import PREFACE, Flag, Frame, frame, headers
 
 HANG_SECONDS = 30.0
 HANDSHAKE_SECONDS = 2.0
@@ -87,7 +87,7 @@ def knocking(seed: int, count: int, seconds: float | None = None) -> Table:
         table.facts["this host has no openssl command"] = 1
         return table
     began = monotonic()
-    silent: deque[tuple[float, socket.socket]] = deque()
+    silent = Silent(table, HANDSHAKE_SECONDS, SILENT_AT_A_TIME)
     with tempfile.TemporaryDirectory() as folder:
         site = make_site(Path(folder), "IP:127.0.0.1,DNS:localhost")
         file = site.configuration("127.0.0.1:0", client_ca=True)
@@ -104,22 +104,17 @@ def knocking(seed: int, count: int, seconds: float | None = None) -> Table:
                     try:
                         outcome, kept = _one(address, site, random)
                         if kept is not None:
-                            silent.append((monotonic(), kept))
+                            silent.keep(item, kept)
                     except Exception as error:
                         outcome = "a fault"
                         table.find(f"{item}: {type(error).__name__}: {error}")
                     table.count(outcome)
-                    while silent and (
-                        len(silent) > SILENT_AT_A_TIME
-                        or monotonic() - silent[0][0] > HANDSHAKE_SECONDS
-                    ):
-                        _see_closed(table, *silent.popleft())
+                    silent.look()
                     if item % LOOK_EVERY == 0:
                         healthy.look(f"connection {item}")
                         _call(table, model, f"connection {item}")
                         _greet(table, address, site, f"connection {item}")
-                while silent:
-                    _see_closed(table, *silent.popleft())
+                silent.see_all_closed()
                 _call(table, model, "at the end")
                 healthy.settle([model.isolation.worker_pid])
                 healthy.weigh(GROWTH_BYTES)
@@ -150,18 +145,6 @@ def _greet(table: Table, address: str, site: Site, when: str) -> None:
     except ml.ModelLoaderError as error:
         table.find(f"{when}: an honest client gets {error!r}")
     table.facts["honest clients served"] += 1
-
-
-def _see_closed(table: Table, since: float, connection: socket.socket) -> None:
-    """See that who does not go on with the handshake is sent away."""
-    with connection:
-        try:
-            while connection.recv(4096):
-                pass
-        except ConnectionError:
-            pass
-        except TimeoutError:
-            table.find(f"a silent connection is open after {monotonic() - since:.0f} s")
 
 
 def _one(address: str, site: Site, random: Random) -> tuple[str, socket.socket | None]:
@@ -244,7 +227,8 @@ def _otherwise(data: bytes, random: Random) -> bytes:
 
 def _within(random: Random) -> list[bytes]:
     """What a client of gRPC would not say once TLS stands."""
-    settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    settings, call = frame(Frame.SETTINGS), Flag.END_STREAM | Flag.END_HEADERS
+    unknown = headers("/model_loader.v1.X/\udcfe")
     return random.choice(
         (
             [random.randbytes(random.choice((1, 100, 30_000)))],
@@ -253,13 +237,10 @@ def _within(random: Random) -> list[bytes]:
             [PREFACE, settings, random.randbytes(100)],
             [b"GET /metrics HTTP/1.1\r\n\r\n"],
             [damaged(PREFACE + settings, random)] * random.choice((1, 200)),
-            [PREFACE, settings, damaged(_frame(headers("/model_loader.v1.X/\udcfe")), random)],
-            [PREFACE, settings, _frame(headers("/\udcff" + chr(random.randrange(128))))],
+            [PREFACE, settings, damaged(frame(Frame.HEADERS, call, 1, unknown), random)],
+            [
+                *(PREFACE, settings),
+                frame(Frame.HEADERS, call, 1, headers("/\udcff" + chr(random.randrange(128)))),
+            ],
         )
     )
-
-
-def _frame(block: bytes) -> bytes:
-    """Write a HEADERS frame of a stream that ends with it."""
-    head = len(block).to_bytes(3, "big") + bytes((Frame.HEADERS, 5))
-    return head + (1).to_bytes(4, "big") + block

@@ -6,7 +6,6 @@ Each gets the status that it deserves, or none, and an honest reader gets the me
 from __future__ import annotations
 
 import socket
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -17,11 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.damage import damaged
 from tests.fuzz.wire.healthy import Healthy
+from tests.fuzz.wire.silent import Silent, connect, see_last_sent_away
 from tests.support.daemon import Daemon
 
 HANG_SECONDS = 20.0
+SEATS = 16
 SILENT_AT_A_TIME = 6
-"""Of the sixteen that the service has a seat for: an honest reader is to have one."""
+"""Of those that the service has a seat for: an honest reader is to have one."""
 SILENT_SECONDS = 5.0
 """How long the service waits for a request, at least."""
 LOOK_EVERY = 100
@@ -72,7 +73,7 @@ def scraping(seed: int, count: int, seconds: float | None = None) -> Table:
     """Make so many connections."""
     table = Table("Metrics socket, HTTP")
     began = monotonic()
-    silent: deque[tuple[float, socket.socket]] = deque()
+    silent = Silent(table, SILENT_SECONDS, SILENT_AT_A_TIME)
     with Healthy(table, service=Daemon(metrics=True)) as healthy:
         path = healthy.service.directory / "metrics.sock"
         table.facts["honest readers served"] = 0
@@ -82,35 +83,28 @@ def scraping(seed: int, count: int, seconds: float | None = None) -> Table:
             random = Random(f"scraping {seed} {item}")
             try:
                 if random.random() < 0.01 and len(silent) < SILENT_AT_A_TIME:
-                    silent.append((monotonic(), _connect(path)))
-                    silent[-1][1].sendall(_request(random)[:-1][:LONGEST].replace(END, b""))
+                    connection = connect(path, HANG_SECONDS)
+                    silent.keep(item, connection)
+                    connection.sendall(_request(random)[:-1][:LONGEST].replace(END, b""))
                     table.count("fell silent")
                 elif random.random() < 0.005:
-                    table.count(_crowd(path))
+                    see_last_sent_away(path, SEATS + 24, HANG_SECONDS)
+                    table.count("a crowd: the last one was sent away")
                 else:
                     table.count(_one(path, random))
             except Exception as error:
                 table.count("a fault")
                 table.find(f"{item}: {type(error).__name__}: {error}")
-            while silent and monotonic() - silent[0][0] > SILENT_SECONDS:
-                _see_closed(table, *silent.popleft())
+            silent.look()
             if item % LOOK_EVERY == 0:
                 healthy.look(f"request {item}")
                 _read(table, path, f"request {item}")
-        while silent:
-            _see_closed(table, *silent.popleft())
+        silent.see_all_closed()
         _read(table, path, "at the end")
         healthy.settle([])
         healthy.weigh(GROWTH_BYTES)
     table.seconds = monotonic() - began
     return table
-
-
-def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(path))
-    connection.settimeout(HANG_SECONDS)
-    return connection
 
 
 def _request(random: Random) -> bytes:
@@ -129,7 +123,7 @@ def _request(random: Random) -> bytes:
 def _one(path: Path, random: Random) -> str:
     """Make one request; returns how it was answered. Raises AssertionError for what is not due."""
     request = _request(random)
-    with _connect(path) as connection:
+    with connect(path, HANG_SECONDS) as connection:
         with suppress(BrokenPipeError, ConnectionResetError):  # it need not read all of it
             if random.random() < 0.1 and len(request) < 500:
                 for place in range(0, len(request), 3):
@@ -144,19 +138,6 @@ def _one(path: Path, random: Random) -> str:
     if status == 200:
         assert bool(body) == (not request.startswith(b"HEAD")), request
     return f"{status}" if status else "no answer"
-
-
-def _crowd(path: Path) -> str:
-    """Come with more than there are seats; who has none is sent away."""
-    crowd = [_connect(path) for _ in range(40)]
-    try:
-        crowd[-1].settimeout(HANG_SECONDS)
-        with suppress(ConnectionError):
-            assert crowd[-1].recv(1) == b"", "the last of forty has a seat"
-    finally:
-        for connection in crowd:
-            connection.close()
-    return "a crowd: the last one was sent away"
 
 
 def _answer(connection: socket.socket) -> tuple[int, bytes]:
@@ -184,7 +165,7 @@ def _read(table: Table, path: Path, when: str) -> None:
         ends = monotonic() + HANG_SECONDS
         status, body = 0, b""
         while not status and monotonic() < ends:
-            with _connect(path) as connection, suppress(BrokenPipeError):
+            with connect(path, HANG_SECONDS) as connection, suppress(BrokenPipeError):
                 connection.sendall(GOOD[0])
                 status, body = _answer(connection)
         assert status == 200, status
@@ -198,14 +179,3 @@ def _read(table: Table, path: Path, when: str) -> None:
     except Exception as error:
         table.find(f"{when}: an honest reader gets {type(error).__name__}: {error}")
     table.facts["honest readers served"] += 1
-
-
-def _see_closed(table: Table, since: float, connection: socket.socket) -> None:
-    with connection:
-        try:
-            while connection.recv(4096):
-                pass
-        except ConnectionError:
-            pass
-        except TimeoutError:
-            table.find(f"a silent connection is open after {monotonic() - since:.0f} s")

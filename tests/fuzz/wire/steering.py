@@ -29,8 +29,9 @@ from tests.fuzz.campaign import Table, numbered
 from tests.fuzz.wire.calls import CALL_SECONDS, damaged_message, status_of
 from tests.fuzz.wire.damage import TEXTS, damaged, number
 from tests.fuzz.wire.healthy import Healthy
+from tests.fuzz.wire.silent import connect, see_last_sent_away
 from tests.support.daemon import Daemon
-from tests.support.http2 import PREFACE, Flag, Frame, headers, message_head
+from tests.support.http2 import PREFACE, Flag, Frame, frame, headers, message_head
 from tests.support.raw_client import RawSession, detail_of
 
 SERVICE = "/model_loader.v1.Admin/"
@@ -245,8 +246,9 @@ def _harmless(name: str, data: bytes) -> bytes:
 def _bytes(path: Path, random: Random, silent: list[socket.socket]) -> str:
     """Send what is no call, and see the connection end; returns how."""
     if random.random() < 0.01:
-        return _crowd(path)
-    connection = _connect(path)
+        see_last_sent_away(path, SEATS + 30, HANG_SECONDS)
+        return "bytes: a crowd, the last one was sent away"
+    connection = connect(path, HANG_SECONDS)
     if random.random() < 0.05:
         with suppress(OSError):
             connection.sendall(random.choice((b"", PREFACE[:10], PREFACE)))
@@ -275,40 +277,16 @@ def _frames(random: Random) -> Iterator[bytes]:
     request = pb.StatusRequest().SerializeToString()
     frames = [
         PREFACE,
-        _frame(Frame.SETTINGS),
-        _frame(Frame.HEADERS, Flag.END_HEADERS, 1, headers(SERVICE + "Status")),
-        _frame(Frame.DATA, Flag.END_STREAM, 1, message_head(len(request)) + request),
+        frame(Frame.SETTINGS),
+        frame(Frame.HEADERS, Flag.END_HEADERS, 1, headers(SERVICE + "Status")),
+        frame(Frame.DATA, Flag.END_STREAM, 1, message_head(len(request)) + request),
     ]
     for _ in range(random.choice((0, 1, 2, 30))):
         kind, flags = random.choice((*Frame, 2, 5, 10, 255)), random.choice((0, 1, 4, 5, 8, 32))
         stream = random.choice((0, 1, 2, 3, 2**31 - 1, 2**32 - 1))
         payload = random.randbytes(random.choice((0, 4, 8, 9, 100, 16384)))
-        frames.insert(random.randrange(1, len(frames) + 1), _frame(kind, flags, stream, payload))
+        frames.insert(random.randrange(1, len(frames) + 1), frame(kind, flags, stream, payload))
     if random.random() < 0.7:
         place = random.randrange(len(frames))
         frames[place] = damaged(frames[place], random)
     yield from frames
-
-
-def _frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
-    return head + stream.to_bytes(4, "big") + payload
-
-
-def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(path))
-    connection.settimeout(HANG_SECONDS)
-    return connection
-
-
-def _crowd(path: Path) -> str:
-    """Come with more than there are seats; who has none is sent away."""
-    crowd = [_connect(path) for _ in range(SEATS + 30)]
-    try:
-        with suppress(ConnectionError):
-            assert crowd[-1].recv(1) == b"", "the last one has a seat"
-    finally:
-        for connection in crowd:
-            connection.close()
-    return "bytes: a crowd, the last one was sent away"

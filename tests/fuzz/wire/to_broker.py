@@ -120,9 +120,9 @@ async def _to_broker(seed: int, count: int, seconds: float | None) -> Table:
         if len(batch) == TOGETHER:
             await asyncio.gather(*(_one(table, seed, number) for number in batch))
             batch.clear()
-            await _look(table, before, tasks, item)
+            await see_nothing_left(table, before, tasks, item)
     await asyncio.gather(*(_one(table, seed, number) for number in batch))
-    await _look(table, before, tasks, count)
+    await see_nothing_left(table, before, tasks, count)
     table.facts["faults of callbacks"] = len(faults)
     for fault in faults:
         table.find(f"a callback failed: {fault}")
@@ -143,7 +143,8 @@ async def _one(table: Table, seed: int, item: int) -> None:
         table.find(f"{item}: {type(error).__name__}: {error} after {said!r}")
 
 
-async def _look(table: Table, before: int, tasks: int, item: int) -> None:
+async def see_nothing_left(table: Table, before: int, tasks: int, item: int) -> None:
+    """Wait until there are no more descriptors and tasks than before; else that is a finding."""
     for _ in range(200):
         if open_descriptors() <= before and len(asyncio.all_tasks()) <= tasks:
             return
