@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from loader_service.runtime.interpreter import InterpreterRuntime
 from loader_service.runtime.native import Library
 from tests.devices.little_delegate import compile_delegate
 from tests.runtime.engines import NAMES, engine
 
 
 @pytest.fixture(params=NAMES)
-def library(request: pytest.FixtureRequest) -> Library:
+def runtime(request: pytest.FixtureRequest) -> InterpreterRuntime:
     """Every runtime in turn; skipped with the reason where it is not installed."""
-    return engine(request.param).library
+    return engine(request.param)
+
+
+@pytest.fixture
+def library(runtime: InterpreterRuntime) -> Library:
+    """Its library."""
+    return runtime.library
 
 
 @pytest.fixture(scope="session")
