@@ -44,8 +44,8 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests that lock a fork of this process down before any that use gRPC in it.
 
-    gRPC starts its threads anew in each forked child, and only a process with one thread can enter
-    a user namespace or be locked down.
+    gRPC starts its threads anew in each forked child. Only a process with one thread can enter a
+    user namespace or be locked down; and where a child closes its descriptors, these threads abort.
     """
     sandbox = Path(__file__).parent / "sandbox"
 

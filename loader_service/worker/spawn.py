@@ -44,9 +44,11 @@ def spawn(runtime: Runtime, order: Spawn, null: int, descriptors: list[int]) -> 
     while piece := os.read(reading, REPORT_LENGTH):
         report += piece
     os.close(reading)
-    os.waitpid(intermediate, 0)
+    _, status = os.waitpid(intermediate, 0)
     if not report:
-        return {"error": "the intermediate process ended without a report"}
+        end = os.waitstatus_to_exitcode(status)
+        how = f"signal {-end}" if end < 0 else f"status {end}"
+        return {"error": f"the intermediate process ended without a report ({how})"}
     answer: dict[str, object] = json.loads(report)
     return answer
 

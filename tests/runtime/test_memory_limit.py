@@ -13,6 +13,8 @@ from loader_service.writer import costly, small
 from tests.runtime.engines import TFLITE_RUNTIME, Plain, call, exit_of, random_inputs
 from tests.shared_models import require_model
 
+pytestmark = pytest.mark.forks
+
 GIB = 1 << 30
 
 

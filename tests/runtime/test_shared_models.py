@@ -31,6 +31,8 @@ from tests.shared_runs import (
     stored_inputs,
 )
 
+pytestmark = pytest.mark.forks
+
 
 def _model(runtime: InterpreterRuntime, shared_model: SharedModel) -> bytes:
     model = shared_model.read()

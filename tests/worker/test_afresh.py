@@ -21,13 +21,14 @@ from loader_service.sandbox.credentials import UidPool
 from loader_service.sandbox.grants import Grants
 from loader_service.sandbox.layers import Layer
 from loader_service.sandbox.lockdown import Outcome
-from loader_service.worker import executed
+from loader_service.worker import afresh, executed
 from loader_service.worker.orders import Spawn
 from loader_service.worker.spawn import spawn
 from tests.devices.little_delegate import compile_delegate
 from tests.support.host import user_namespaces_usable
 
 pytestmark = [
+    pytest.mark.forks,
     pytest.mark.isolation,
     pytest.mark.skipif(
         not user_namespaces_usable(), reason="this host refuses user namespaces to this user"
@@ -118,6 +119,24 @@ def test_without_an_empty_root_there_is_no_such_worker(monkeypatch: pytest.Monke
         executed._make(find_runtime(), Spawn(None))
 
 
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [(lambda: os._exit(3), "status 3"), (lambda: os.kill(os.getpid(), 9), "signal 9")],
+)
+def test_an_intermediate_process_that_says_nothing_is_an_answer(
+    ends: Callable[[], None], told: str, tmp_path: Path
+) -> None:
+    def nothing_is_executed() -> None:
+        afresh.execute = lambda *_: ends()  # type: ignore[assignment]
+
+    making = Making(compile_delegate(tmp_path, threads=1), nothing_is_executed)
+    error = f"the intermediate process ended without a report ({told})"
+    assert making.answer() == {"error": error}
+    making.end()
+    while making.words():
+        pass
+
+
 def test_one_that_is_not_loaded_in_time_is_given_up(tmp_path: Path) -> None:
     library = compile_delegate(tmp_path, threads=1, at_load="for (;;) pause()")
     making = Making(library, bool, load_seconds=1)
@@ -141,7 +160,8 @@ def test_one_that_hangs_while_it_loads_ends_with_its_zygote(tmp_path: Path) -> N
 
 def test_one_that_is_ready_ends_with_the_brokers_socket(tmp_path: Path) -> None:
     making = Making(compile_delegate(tmp_path, threads=1), bool)
-    assert "pid" in making.answer()
+    answer = making.answer()
+    assert "pid" in answer, answer
     making.end()
     making.broker.close()
     while making.words():
