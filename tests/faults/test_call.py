@@ -18,8 +18,6 @@ from tests.faults.ground import Client, Ground, error_in
 from tests.support.stopping import resume, stop, wait_until_stopped
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.isolation
-
 ROADS = [(face, road) for road in ("direct", "relayed") for face in ("blocking", "aio")]
 KILLED = ("OperationError", "killed")
 GONE = ("NetworkError", "unavailable")
@@ -29,6 +27,8 @@ LARGE = 64 << 20
 """Bytes that no socket's buffer holds."""
 PRODUCTS = 8000
 """Of matrices, which take a processor some seconds."""
+LONG = (pytest.mark.slow, pytest.mark.isolation)
+"""An unprivileged user's workers are killed where there is time for it, and not twice quickly."""
 MODELS = {
     "add": small.add(),
     "work": costly.work(),
@@ -135,7 +135,7 @@ def cases() -> list[Any]:
         pytest.param(
             *(face, road, victim, stage),
             id=f"{face}-{road}-{victim}-{stage}",
-            marks=() if is_quick(face, victim, stage) else pytest.mark.slow,
+            marks=() if is_quick(face, victim, stage) else LONG,
         )
         for face, road in ROADS
         for stage in STAGES
@@ -170,6 +170,7 @@ def test_killed_in_a_call(
     ground.check(client)
 
 
+@pytest.mark.isolation
 @pytest.mark.parametrize(("face", "road"), ROADS)
 @pytest.mark.parametrize("victim", ["worker", pytest.param("broker", marks=pytest.mark.slow)])
 def test_an_idle_models_loss_is_told_without_a_call(

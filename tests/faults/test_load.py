@@ -17,8 +17,6 @@ from loader_service.writer.model import ModelWriter
 from tests.faults.ground import Client, Ground, error_in
 from tests.support.stopping import stop, wait_until_stopped
 
-pytestmark = pytest.mark.isolation
-
 BROKER = (
     "the header is read",
     "a worker is asked for",
@@ -89,7 +87,8 @@ def cases() -> list[object]:
                 if victim == "worker" and stage in NO_WORKER_YET:
                     continue
                 quick = (face, road) == ROADS[0] and (victim == "worker" or stage in QUICK)
-                marks = () if quick else (pytest.mark.slow,)
+                # An unprivileged user's are killed where there is time, and not twice quickly.
+                marks = () if quick else (pytest.mark.slow, pytest.mark.isolation)
                 name = f"{face}-{road}-{victim}-{stage.replace(' ', '-')}"
                 found.append(pytest.param(face, road, victim, stage, id=name, marks=marks))
     return found
