@@ -69,6 +69,7 @@ def test_a_blob_that_nobody_gave_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert compiled(SEED, 1).found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fuzz", "count", "expected"),
     [
@@ -87,22 +88,19 @@ def test_a_blob_that_nobody_gave_is_found(monkeypatch: pytest.MonkeyPatch) -> No
             | {"an offer: invalid-input", "FindModel: answered", "FindModel: no such model"},
         ),
         (to_worker, 120, {"answer", "failure", "done", "the channel ended: no request"}),
-        pytest.param(
+        (
             steering,
             400,
             each(METHODS, ["answered", "invalid-input"]) - {"SetLimits: answered"}
             | {"SetLimits: answered, then loaded", "bytes: the connection ended"},
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
-            scraping, 200, {"200", "400", "404", "405", "no answer"}, marks=pytest.mark.slow
-        ),
+        (scraping, 200, {"200", "400", "404", "405", "no answer"}),
         pytest.param(
             knocking,
             150,
             each(["no TLS", "a damaged hello", "a damaged answer"], ["closed"])
             | each(["a damaged record", "other bytes within TLS"], ["closed"]),
-            marks=[pytest.mark.slow, needs_openssl],
+            marks=needs_openssl,
         ),
     ],
 )
