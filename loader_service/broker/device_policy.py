@@ -104,7 +104,7 @@ def shown(enabled: Iterable[Enabled]) -> dict[str, tuple[str, ...]]:
         try:
             said[device.name] = grants_of(device).sentences()
         except DeviceMissing as error:
-            said[device.name] = (f"missing: {error}",)
+            said[device.name] = (f"cannot be used: {error}",)
     return said
 
 
@@ -133,7 +133,7 @@ def _named(enabled: tuple[Enabled, ...], name: str) -> tuple[Enabled, ...]:
     try:
         grants_of(chosen[0])
     except DeviceMissing as error:
-        raise refuse(Cause.UNSUPPORTED, f"the device {name!r} is missing: {error}") from None
+        raise refuse(Cause.UNSUPPORTED, f"the device {name!r} cannot be used: {error}") from None
     cpus = [device for device in enabled if device.name in ALWAYS and device not in chosen]
     return (chosen[0], *cpus)
 

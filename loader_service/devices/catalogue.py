@@ -49,7 +49,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 class DeviceMissing(Exception):
-    """A device that was asked for is not on this host; the message says what is missing."""
+    """A device is not on this host, or was disabled; the message says what is missing or wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def grants_of(enabled: Enabled) -> Grants:
     Raises DeviceMissing where it is not installed, or is disabled.
     """
     if enabled.disabled:
-        raise DeviceMissing(f"it is disabled: {enabled.disabled}")
+        raise DeviceMissing(enabled.disabled)
     grants = KINDS[enabled.kind].grants(enabled)
     if not enabled.threads:
         return grants

@@ -44,7 +44,7 @@ class OpenDevices:
         for item in enabled:
             try:
                 if item.disabled:
-                    raise DeviceMissing(f"it is disabled: {item.disabled}")
+                    raise DeviceMissing(item.disabled)
                 module = import_module(KINDS[item.kind].module)
                 self.devices += module.open_devices(item, runtime.library)
             except (DeviceMissing, ImportError, OSError) as error:
@@ -63,11 +63,11 @@ class OpenDevices:
         if name is not None:
             for missing, reason in self.missing.items():
                 if name in (missing, missing.partition(":")[0]):
-                    raise UnsupportedModel(f"the device {name!r} is missing: {reason}")
+                    raise UnsupportedModel(f"the device {name!r} cannot be used: {reason}")
         view = read_view(model)
         plan = make_plan(view, self.devices, wanted)
         for missing, reason in self.missing.items():
-            plan.say(f"{missing} is missing: {reason}")
+            plan.say(f"{missing} cannot be used: {reason}")
         compiled = CompiledPlan(view, plan, apply)
         compiled.compile(wanted, threads=go.threads, seconds=wanted.seconds, cache=self.cache)
 

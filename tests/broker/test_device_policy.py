@@ -121,7 +121,7 @@ def test_a_device_that_is_not_enabled_is_refused_by_name() -> None:
 def test_a_named_device_that_is_missing_is_an_error() -> None:
     cause, words = refused(POLICY, OWN, accelerator_name="external:gone")
     assert cause is Cause.UNSUPPORTED
-    assert "the device 'external:gone' is missing" in words
+    assert "the device 'external:gone' cannot be used" in words
 
 
 @pytest.mark.parametrize(

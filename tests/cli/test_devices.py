@@ -100,7 +100,7 @@ def test_doctor_tries_the_devices_of_the_configuration(
     assert good["enabled"]
     assert good["grants"] == ["12 more threads", "a process executed afresh"]
     assert (bad["enabled"], bad["available"], bad["grants"]) == (True, False, [])
-    assert "disabled: the library makes no delegate" in bad["detail"]
+    assert bad["detail"].startswith("the library makes no delegate")
     assert not devices["openvino"]["enabled"]
     lines = [line.split() for line in run_command("doctor", env=configuration).stdout.splitlines()]
     marks = {line[1]: line[0] for line in lines if len(line) > 1}

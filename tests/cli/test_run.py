@@ -77,6 +77,7 @@ def test_json_holds_the_answer_and_how_it_was_made(
         "layers",
         "missing_layers",
         "memory_held_by",
+        "devices",
         "outputs",
         "delegation",
     }

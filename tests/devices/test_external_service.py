@@ -210,7 +210,7 @@ def test_a_load_waits_for_a_self_test_no_longer_than_it_may_take(little: Path) -
         ("size", ["was left out, the CPU runs its part"]),
         ("kernel-prepare", ["was left out, the CPU runs its part"]),
         ("forgets", ["was left out, the CPU runs its part"]),
-        ("crash-create", ["is missing: it is disabled"]),
+        ("crash-create", ["cannot be used: its test ended by SIG"]),
     ],
 )
 def test_the_cpu_answers_where_no_device_was_named(

@@ -131,11 +131,13 @@ def test_a_missing_device_is_an_error(service: Service) -> None:
 @pytest.mark.slow
 def test_a_device_whose_library_is_missing_is_an_error_only_if_it_is_named(tmp_path: Path) -> None:
     with ml.embed(devices=[f"external:gone={tmp_path}/gone.so"]) as connection:
-        with pytest.raises(ml.NotSupportedError, match="is missing: the library of external:gone"):
+        with pytest.raises(
+            ml.NotSupportedError, match="cannot be used: the library of external:gone"
+        ):
             load(connection, SPLIT, accelerator_name="external:gone")
         with load(connection, SPLIT, execution_preference="undefined") as model:
             check(model, SPLIT)
-            assert "external:gone is missing" in steps(model)
+            assert "external:gone cannot be used" in steps(model)
 
 
 # NNAPI: the CPU as a device may be disallowed.
@@ -240,8 +242,8 @@ def test_a_device_that_fails_at_compilation_fails_the_load_if_it_was_named(
     ("fault", "step"),
     [
         # These two are found by the self-test, before any model comes.
-        ("create", "is missing: it is disabled: the library makes no delegate"),
-        ("prepare", "is missing: it is disabled: its Prepare ended with status 1"),
+        ("create", "cannot be used: the library makes no delegate"),
+        ("prepare", "cannot be used: its Prepare ended with status 1"),
         ("prepare-known", "was left out, it gave no verdicts: its Prepare ended with status 1"),
         ("kernel-prepare", "was left out, the CPU runs its part: "),
     ],

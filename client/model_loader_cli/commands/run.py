@@ -202,6 +202,7 @@ def _document(
         "layers": list(model.isolation.layers),
         "missing_layers": dict(model.isolation.missing),
         "memory_held_by": model.isolation.memory_held_by,
+        "devices": {name: list(grants) for name, grants in model.isolation.devices.items()},
         "outputs": [
             result.to_json() | {"file": None if file is None else str(file)}
             for result, file in zip(results, files, strict=True)
