@@ -174,6 +174,7 @@ class Broker:
                 self._events,
                 self._draining,
                 Limiting(self._principals, self._supervisor, self._events),
+                self._loading.device_checks,
             )
             self._administration = Administration(self._directory, steering)
             await self._administration.start()

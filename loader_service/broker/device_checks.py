@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from loader_service.broker.device_policy import DeviceOrder
+from loader_service.broker.principals import Principals
 from loader_service.broker.refusal import Refusal, refuse
 from loader_service.broker.self_test_process import REASON_LENGTH, SelfTest
-from loader_service.broker.settings import Settings
 from loader_service.devices.catalogue import ALWAYS, Enabled, enabled_devices
 from model_loader_wire.causes import Cause, printable
 
@@ -24,23 +24,28 @@ log = logging.getLogger("model_loader.devices")
 class DeviceChecks:
     """The self-tests of a service's devices: each device's is run once, and its outcome kept."""
 
-    def __init__(self, settings: Settings, rehearse: Callable[[Enabled], Awaitable[None]]) -> None:
+    def __init__(
+        self, principals: Principals, rehearse: Callable[[Enabled], Awaitable[None]]
+    ) -> None:
         """Nothing is run before `begin` or `checked`.
 
         `rehearse` makes a worker with a device, and raises Refusal if that cannot be done.
         """
-        self._settings = settings
+        self._principals = principals
         self._rehearse = rehearse
         self._running: SelfTest | None = None
         self._tests: dict[Enabled, asyncio.Task[Enabled]] = {}
+        self._found: dict[Enabled, Enabled] = {}
         self._turn = asyncio.Lock()
 
     def begin(self) -> None:
         """Begin to test what is enabled for anybody."""
-        own = self._settings
-        for devices in (own.devices, *(policy.devices for policy in own.policies)):
-            for device in enabled_devices(devices):
-                self._test_of(device)
+        for device in self._enabled():
+            self._test_of(device)
+
+    def found(self) -> list[tuple[Enabled, Enabled | None]]:
+        """List what is enabled for anybody now, each with what its last test has found."""
+        return [(device, self._found.get(device)) for device in self._enabled()]
 
     async def checked(self, order: DeviceOrder | None) -> DeviceOrder | None:
         """Return an order with what was found of its devices; those that failed are disabled in it.
@@ -70,6 +75,14 @@ class DeviceChecks:
             self._running.end()
         await asyncio.gather(*self._tests.values(), return_exceptions=True)
 
+    def _enabled(self) -> list[Enabled]:
+        """List each device that is enabled for anybody once, in the operator's order."""
+        settings = self._principals.settings
+        for_each = (settings.devices, *(policy.devices for policy in settings.policies))
+        return list(
+            dict.fromkeys(device for texts in for_each for device in enabled_devices(texts))
+        )
+
     def _test_of(self, device: Enabled) -> asyncio.Task[Enabled]:
         if device not in self._tests:
             self._tests[device] = asyncio.create_task(self._test(device))
@@ -79,7 +92,7 @@ class DeviceChecks:
         """Test one device; returns it with what was found."""
         async with self._turn:
             # Started here, and not in the thread that waits: the process ends with its starter.
-            test = self._running = SelfTest(self._settings.runtime, device)
+            test = self._running = SelfTest(self._principals.settings.runtime, device)
             found = await asyncio.to_thread(test.outcome)
             self._running = None
         may_pass = not test.started
@@ -90,6 +103,7 @@ class DeviceChecks:
                 message = printable(str(error), REASON_LENGTH)
                 found = replace(found, disabled=f"no worker can be made for it: {message}")
                 may_pass = not isinstance(error, Refusal) or error.failure.limit is not None
+        self._found[device] = found
         if may_pass:
             # The next load tries it again.
             del self._tests[device]

@@ -69,7 +69,7 @@ class LoadGate:
             *bounds(principals, "upload_bytes"),
         )
         self.held = HeldModels(settings, principals, sessions, self._uploads, descriptors)
-        self.device_checks = DeviceChecks(settings, supervisor.rehearse_with)
+        self.device_checks = DeviceChecks(principals, supervisor.rehearse_with)
 
     @asynccontextmanager
     async def admitted(self, session: Session, task: Task, parts: Parts) -> AsyncIterator[Load]:

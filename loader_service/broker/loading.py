@@ -83,6 +83,7 @@ class Loading:
             draining,
         )
         self.held = gate.held
+        self.device_checks = gate.device_checks
         returning = Returning(
             principals,
             sessions,
@@ -98,11 +99,11 @@ class Loading:
 
     def begin(self) -> None:
         """Begin what is done ahead of the first load."""
-        self._gate.device_checks.begin()
+        self.device_checks.begin()
 
     async def stop(self) -> None:
         """End what is under way beside loads."""
-        await self._gate.device_checks.stop()
+        await self.device_checks.stop()
         await self._compiled.stop()
 
     async def load(self, session: Session, parts: Parts) -> Model:

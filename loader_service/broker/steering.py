@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from loader_service.broker import descriptors
+from loader_service.broker.device_checks import DeviceChecks
 from loader_service.broker.draining import Draining
 from loader_service.broker.event_stream import EventStream
 from loader_service.broker.events import EndedByAdministrator
@@ -43,6 +44,7 @@ class Steering:
         events: EventStream,
         draining: Draining,
         limiting: Limiting,
+        device_checks: DeviceChecks,
     ) -> None:
         self.events = events
         self.draining = draining
@@ -51,6 +53,7 @@ class Steering:
         self._sessions = sessions
         self._supervisor = supervisor
         self._living = living
+        self._device_checks = device_checks
         self._process = psutil.Process()
 
     def status(self) -> pb.StatusReply:
@@ -90,6 +93,14 @@ class Steering:
                     cpu_seconds=cpu.get(user, 0.0),
                 )
                 for user, share in sorted(self._living.of_users().items())
+            ],
+            devices=[
+                pb.DeviceStatus(
+                    device=device.name,
+                    tested=found is not None,
+                    disabled="" if found is None else found.disabled,
+                )
+                for device, found in self._device_checks.found()
             ],
         )
 

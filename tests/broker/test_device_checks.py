@@ -9,6 +9,7 @@ import pytest
 from loader_service.broker import self_test_process
 from loader_service.broker.device_checks import DeviceChecks
 from loader_service.broker.device_policy import DeviceOrder
+from loader_service.broker.principals import Principals
 from loader_service.broker.settings import Settings
 from loader_service.devices.catalogue import Enabled
 from model_loader_wire.device_options import DeviceOptions
@@ -25,7 +26,7 @@ def test_a_self_test_that_the_host_refuses_is_tried_again_by_the_next_load(
         raise AssertionError(device)
 
     async def reasons() -> list[str]:
-        checks = DeviceChecks(Settings(directory="/nowhere"), rehearse)
+        checks = DeviceChecks(Principals(Settings(directory="/nowhere")), rehearse)
         found = []
         with monkeypatch.context() as host:
             host.setattr(self_test_process, "command", lambda *_: ["/nowhere/python"])

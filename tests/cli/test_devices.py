@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,9 @@ from loader_service.writer.small import add
 from model_loader_cli.devices import context_options, private_devices
 from tests.cli.conftest import Command, document, run_command
 from tests.devices.little_delegate import compile_delegate
+from tests.support.daemon import Daemon
 from tests.support.host import user_namespaces_usable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.isolation
 
@@ -85,6 +88,31 @@ def test_doctor_shows_devices_and_their_grants(command: Command) -> None:
     assert devices["xnnpack"]["grants"] == []
     openvino = devices["openvino"]
     assert bool(openvino["grants"]) == openvino["available"] != bool(openvino["detail"])
+
+
+@pytest.mark.slow
+def test_status_tells_what_the_self_tests_of_a_service_have_found(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = compile_delegate(tmp_path_factory.mktemp("delegate"))
+    enabled = f"external:good={library},external:bad={library},fault=create"
+    monkeypatch.setenv("MODEL_LOADER_SERVICE_DEVICES", enabled)
+    with Daemon() as daemon:
+
+        def devices() -> list[dict[str, Any]]:
+            found = document(run_command("status", "--json", "--address", daemon.directory))
+            listed: list[dict[str, Any]] = found["devices"]
+            return listed
+
+        wait_until(lambda: all(device["tested"] for device in devices()), "the self-tests")
+        good, bad = devices()
+        assert good == {"name": "external:good", "tested": True, "disabled": ""}
+        assert (bad["name"], bad["tested"]) == ("external:bad", True)
+        assert bad["disabled"].startswith("the library makes no delegate")
+        text = run_command("status", "--address", daemon.directory).stdout
+        shown = [" ".join(line.split()) for line in text.splitlines()]
+        assert "device external:good" in shown
+        assert any(line.startswith("device external:bad, disabled: the lib") for line in shown)
 
 
 @pytest.mark.slow

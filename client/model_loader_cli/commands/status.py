@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from rich.text import Text
 
 import model_loader as ml
 from model_loader_wire.v1 import admin_pb2 as pb
@@ -15,6 +16,7 @@ from ..service import Place
 from ..steering.admin import seen
 from ..steering.rows import user_name
 from ..terminal import (
+    DIM,
     OFF,
     ON,
     add_row,
@@ -84,6 +86,10 @@ def _of_all(reply: pb.StatusReply) -> dict[str, Any]:
         "layers": list(reply.layers),
         "missing_layers": {item.layer: item.reason for item in reply.missing},
         "memory_held_by": reply.memory_held_by,
+        "devices": [
+            {"name": item.device, "tested": item.tested, "disabled": item.disabled}
+            for item in reply.devices
+        ],
         "total_memory_bytes": reply.total_memory_bytes,
         "workers": reply.workers,
         "service_memory_bytes": reply.service_memory_bytes,
@@ -101,6 +107,14 @@ def _of_all(reply: pb.StatusReply) -> dict[str, Any]:
             for user in reply.users
         ],
     }
+
+
+def _shown_device(device: dict[str, Any]) -> Text:
+    if device["disabled"]:
+        return styled((safe(device["name"]), OFF), safe(f", disabled: {device['disabled']}"))
+    if not device["tested"]:
+        return styled(safe(device["name"]), (", not tested yet", DIM))
+    return styled((safe(device["name"]), ON))
 
 
 def _show_user(facts: dict[str, Any]) -> None:
@@ -131,6 +145,7 @@ def _show_all(facts: dict[str, Any]) -> None:
             ("runtime", facts["runtime"]),
             ("a process for", f"each {facts['isolation']}"),
             ("layers", layers),
+            *(("device", _shown_device(device)) for device in facts["devices"]),
             (
                 "memory",
                 f"{in_bytes(memory)} of {in_bytes(facts['total_memory_bytes'])} by models (held by "

@@ -12,7 +12,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("version", "pid", "uid", "directory", "runtime", "uptime_seconds", "ready", "draining", "isolation", "layers", "missing", "memory_held_by", "total_memory_bytes", "workers", "service_memory_bytes", "service_cpu_seconds", "open_descriptors", "users")
+    __slots__ = ("version", "pid", "uid", "directory", "runtime", "uptime_seconds", "ready", "draining", "isolation", "layers", "missing", "memory_held_by", "total_memory_bytes", "workers", "service_memory_bytes", "service_cpu_seconds", "open_descriptors", "users", "devices")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class StatusReply(_message.Message):
     SERVICE_CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OPEN_DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     USERS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     uid: int
@@ -49,7 +50,18 @@ class StatusReply(_message.Message):
     service_cpu_seconds: float
     open_descriptors: int
     users: _containers.RepeatedCompositeFieldContainer[UserStatus]
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., directory: _Optional[str] = ..., runtime: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., ready: bool = ..., draining: bool = ..., isolation: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[_model_loader_pb2.MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., total_memory_bytes: _Optional[int] = ..., workers: _Optional[int] = ..., service_memory_bytes: _Optional[int] = ..., service_cpu_seconds: _Optional[float] = ..., open_descriptors: _Optional[int] = ..., users: _Optional[_Iterable[_Union[UserStatus, _Mapping]]] = ...) -> None: ...
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceStatus]
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., directory: _Optional[str] = ..., runtime: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., ready: bool = ..., draining: bool = ..., isolation: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ..., missing: _Optional[_Iterable[_Union[_model_loader_pb2.MissingLayer, _Mapping]]] = ..., memory_held_by: _Optional[str] = ..., total_memory_bytes: _Optional[int] = ..., workers: _Optional[int] = ..., service_memory_bytes: _Optional[int] = ..., service_cpu_seconds: _Optional[float] = ..., open_descriptors: _Optional[int] = ..., users: _Optional[_Iterable[_Union[UserStatus, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceStatus, _Mapping]]] = ...) -> None: ...
+
+class DeviceStatus(_message.Message):
+    __slots__ = ("device", "tested", "disabled")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    TESTED_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    tested: bool
+    disabled: str
+    def __init__(self, device: _Optional[str] = ..., tested: bool = ..., disabled: _Optional[str] = ...) -> None: ...
 
 class UserStatus(_message.Message):
     __slots__ = ("user", "sessions", "models", "loading", "memory_bytes", "cpu_seconds", "client")
