@@ -55,14 +55,15 @@ def load(session: RawSession, **header: object) -> int:
 
 def spare_beside(service: Service, *pids: int) -> int:
     """Wait for the one process that is no model's; gives its pid."""
+    others: set[int] = set()
 
     def missing() -> list[int]:
+        nonlocal others
         others = set(service.workers()) - set(pids)
         return [] if len(others) == 1 else [len(others)]
 
     assert not wait_until_empty(missing, HANG_SECONDS), service.workers()
-    (pid,) = set(service.workers()) - set(pids)
-    return pid
+    return others.pop()
 
 
 def test_the_next_load_of_the_origin_gets_the_process_that_waits(waiting_service: Service) -> None:
