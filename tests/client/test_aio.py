@@ -128,9 +128,19 @@ def test_cancelled_call_ends_at_once(service: FakeService) -> None:
         model = await loader.load(content)
         out = np.zeros((2, 3), np.float32)
         started = time.monotonic()
-        with pytest.raises(TimeoutError) as caught:
-            async with asyncio.timeout(0.1):
+
+        async def pass_when_seen(deadline: asyncio.Timeout) -> None:
+            while not seen:
+                await asyncio.sleep(0.001)
+            deadline.reschedule(asyncio.get_running_loop().time())
+
+        async def compute_for_a_while() -> None:
+            async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as tasks:
+                tasks.create_task(pass_when_seen(deadline))
                 await model.compute(X, out)
+
+        with pytest.raises(TimeoutError) as caught:
+            await compute_for_a_while()
         assert not isinstance(caught.value, ml.ModelLoaderError)
         assert time.monotonic() - started < 9
         with pytest.raises(ml.TimeoutError, match="still usable"):

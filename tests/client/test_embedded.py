@@ -37,7 +37,7 @@ def gone(pid: int) -> bool:
     while time.monotonic() < ends:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return True
         if state == "Z":
             return True

@@ -105,17 +105,22 @@ def test_waiting_for_an_interrupted_call_ends_with_the_callers_own_deadline() ->
 @pytest.mark.parametrize("elements", [2, 1 << 20])
 def test_an_answer_that_came_in_time_is_not_late_because_nobody_looked(elements: int) -> None:
     ours, theirs = socket.socketpair()
-    came = threading.Event()
+    came, left = threading.Event(), threading.Event()
 
-    def echo_slowly(channel: socket.socket, frame: workers.Frame) -> None:
+    def echo_when_nobody_looks(channel: socket.socket, frame: workers.Frame) -> None:
         came.set()
-        workers.slow_echo(0.1)(channel, frame)
+        left.wait(HANG_SECONDS)
+        workers.echo(channel, frame)
 
-    threading.Thread(target=workers.serve, args=(theirs, echo_slowly), daemon=True).start()
+    serving = threading.Thread(
+        target=workers.serve, args=(theirs, echo_when_nobody_looks), daemon=True
+    )
+    serving.start()
     model = bare_model(ours, echoing(tensor("x", DataType.INT64, (elements,))))
     x = np.full(elements, 1)
     with interrupted_when(came.wait):
         model.compute(x, timeout=0.5)
+    left.set()
     time.sleep(0.6)
     assert model.compute(np.full(elements, 2))[-1] == 2
     assert model.lost is None

@@ -57,6 +57,7 @@ def test_a_sound_target_is_good(folder: Path) -> None:
     assert set(counts) == {"sound: short", "sound: long"}
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize("name", run.MODULES)
 def test_every_target_has_examples_that_it_takes(name: str) -> None:
     module = importlib.import_module(name)

@@ -223,6 +223,7 @@ def test_a_mutant_follows_from_its_seed_and_number() -> None:
     assert [other.mutant(number).data for number in range(100)] != [each.data for each in mutants]
 
 
+@pytest.mark.forks
 def test_how_a_child_ends_is_told() -> None:
     assert end_of(lambda: None) == "ended"
     assert end_of(lambda: [][0]) == "IndexError"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +20,16 @@ import pytest
 import model_loader as ml
 from loader_service.runtime.schema_tensor_types import TensorType
 from loader_service.writer import costly, small
+from tests.shared_models import REPOSITORY
 from tests.support.stopping import stopped
 
 from .arrays import Array, inputs_of
+from .forking_caller import CHILDREN
 
 STORM_CALLS = 1500
 CANCELLED_CALLS = 500
 REPEATED_SECONDS = 0.01
+HANG_SECONDS = 60.0
 STEERED = 25
 """Of so many calls of a storm one surely has no answer when it is struck, and one is left alone."""
 
@@ -68,12 +74,18 @@ class Storm:
 
 @pytest.fixture
 def storm() -> Iterator[Storm]:
-    """A storm; the handler of SIGALRM that was there before comes back."""
+    """A storm; the handler of SIGALRM that was there before comes back.
+
+    No garbage of other tests is collected meanwhile, where what is raised would be forgotten.
+    """
     made = Storm(7)
+    gc.collect()
+    gc.disable()
     before = signal.signal(signal.SIGALRM, made.strike)
     yield made
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    gc.enable()
 
 
 @pytest.mark.timeout(120, method="thread")
@@ -99,8 +111,9 @@ def test_a_storm_of_interrupts_never_gives_another_calls_answer(
     assert answered + storm.strikes >= STORM_CALLS
 
 
-def call_for_ever(model: ml.MLModel, inputs: dict[str, Array]) -> None:
-    """Call until something is raised."""
+def call_until_ctrl_c(model: ml.MLModel, inputs: dict[str, Array]) -> None:
+    """Call until something is raised, as by the Ctrl-C that soon comes."""
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     while True:
         model.compute(inputs)
 
@@ -109,11 +122,8 @@ def test_ctrl_c_leaves_the_model_usable(loader: ml.MLModelLoader) -> None:
     with loader.load(costly.work()) as model:
         inputs = inputs_of(model)
         expected = [value.tobytes() for value in model.compute(inputs).values()]
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
-            call_for_ever(model, inputs)
-        timer.join()
+            call_until_ctrl_c(model, inputs)
         assert model.lost is None
         assert [value.tobytes() for value in model.compute(inputs).values()] == expected
 
@@ -140,38 +150,20 @@ def test_many_threads_share_a_model(road_loader: ml.MLModelLoader) -> None:
             assert all(pool.map(call, range(400)))
 
 
-def test_a_forked_child_may_not_use_the_parents_model(loader: ml.MLModelLoader) -> None:
-    x = np.array([1], np.float32)
-    with loader.load(small.add()) as model:
-        assert model.compute(x) == 2
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                model.compute(x)
-            except ml.InvalidStateError:
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert model.compute(x) == 2
-
-
-def test_a_forked_child_can_have_a_service_of_its_own(loader: ml.MLModelLoader) -> None:
-    x = np.array([1], np.float32)
-    with loader.load(small.add()) as model:
-        assert model.compute(x) == 2
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                with ml.embed() as connection:
-                    own = ml.MLModelLoader(ml.create_context(connection=connection))
-                    status = 0 if own.load(small.add()).compute(x) == 2 else 2
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert model.compute(x) == 2
+@pytest.mark.parametrize("child_does", CHILDREN)
+def test_a_forked_child_has_nothing_of_the_parents(
+    connection: ml.Connection, child_does: str
+) -> None:
+    """It may not use the parent's model, and can have a service of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.forking_caller", connection.address, child_does],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("relay", [False, True])
