@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from loader_service.broker.descriptors import RESERVE
 from loader_service.writer import small
 from model_loader_wire.v1 import model_loader_pb2 as pb
+from tests.broker.conftest import Bystander
 from tests.broker.test_attach import as_user
 from tests.support.raw_client import HANG_SECONDS, RawSession, Service
 
@@ -91,7 +92,7 @@ def test_exactly_the_model_that_died_is_not_serving(session: RawSession) -> None
 
 
 def test_a_closed_model_is_not_serving_and_one_of_a_closed_session_unknown(
-    service: Service, session: RawSession
+    service: Service, session: RawSession, bystander: Bystander
 ) -> None:
     asked = Asked(session)
     reply = session.load(MODEL)
@@ -103,14 +104,10 @@ def test_a_closed_model_is_not_serving_and_one_of_a_closed_session_unknown(
         assert next(watched).status == SERVING
     assert next(watched).status == NOT_SERVING
     watched.cancel()
-    service.wait_for_workers([_bystander(service, reply), reply.isolation.worker_pid])
+    service.wait_for_workers([bystander.pid, reply.isolation.worker_pid])
     assert asked.check(name) is grpc.StatusCode.NOT_FOUND
     session.call("CloseModel", pb.CloseModelRequest(model_id=reply.model_id))
     assert asked.check(f"model/{reply.model_id}") == NOT_SERVING
-
-
-def _bystander(service: Service, reply: pb.LoadReply) -> int:
-    return min(pid for pid in service.workers() if pid != reply.isolation.worker_pid)
 
 
 def test_a_service_that_can_make_no_worker_says_so_until_it_can() -> None:

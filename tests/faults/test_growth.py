@@ -141,8 +141,8 @@ def test_connections(place: Place) -> None:
         for _ in range(5):
             place.client.ask("leave")
             place.client.ask("connect")
-            place.client.ask("load", path=place.model)
-        place.service.wait_for_workers(place.service.workers()[-1:])
+            worker = place.client.ask("load", path=place.model)
+        place.service.wait_for_workers([worker])
 
     watch(place.family, part)
 

@@ -93,10 +93,13 @@ class Service:
 
     def wait_for_zygotes(self, count: int) -> None:
         """Wait until there are so many; one that was killed or has served is there for a moment."""
-        left = wait_until_empty(
-            lambda: [] if len(self.zygotes()) == count else self.zygotes(), HANG_SECONDS
-        )
-        assert not left, f"not {count} zygotes: {describe(left)}"
+
+        def others() -> list[list[int]]:
+            found = self.zygotes()
+            return [] if len(found) == count else [found]
+
+        left = wait_until_empty(others, HANG_SECONDS)
+        assert not left, f"not {count} zygotes: {describe(left[0])}"
 
     def close(self) -> int:
         """End it as a program's end does; returns the exit status."""
