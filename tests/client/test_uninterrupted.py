@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from model_loader import _uninterrupted
 from model_loader._blocking_control import BlockingControl
 from model_loader._uninterrupted import detached, uninterrupted
 from model_loader_wire.v1 import model_loader_pb2 as pb
 from tests.client.alarms import Interrupted, alarms
+
+HANG_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -89,22 +91,37 @@ def test_reply_that_comes_after_the_interruption_is_not_forgotten(
     assert [reply.model_id for reply in replies] == ["orphan"]
 
 
+FORKING = """
+import os, time
+from model_loader import _uninterrupted
+from model_loader._uninterrupted import detached, uninterrupted
+
+ended = []
+
+def call():
+    time.sleep(0.2)
+    ended.append(time.monotonic())
+
+detached(call)
+while not (_uninterrupted._under_way or ended):
+    time.sleep(0.001)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if _uninterrupted._under_way == 0 else 1)
+forked = time.monotonic()
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert status == 0, status
+assert ended and ended[0] <= forked
+assert uninterrupted(lambda: 5, lambda: None) == 5
+"""
+
+
 def test_fork_waits_for_calls_that_are_under_way() -> None:
-    ended: list[float] = []
-
-    def call() -> None:
-        time.sleep(0.2)
-        ended.append(time.monotonic())
-
-    detached(call)
-    ends = time.monotonic() + 5
-    while not _uninterrupted._under_way and time.monotonic() < ends:
-        time.sleep(0.001)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if _uninterrupted._under_way == 0 else 1)
-    forked = time.monotonic()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert ended
-    assert ended[0] <= forked
-    assert uninterrupted(lambda: 5, lambda: None) == 5
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
