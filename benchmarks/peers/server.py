@@ -1,7 +1,6 @@
 """A peer's server as a child process: started, waited for, and ended with all of its own.
 
-Imports nothing but the standard library and the project's own calls of the kernel, as it runs in
-the peer's Python environment.
+Imports nothing but the standard library, as it runs in the peer's Python environment.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-
-from loader_service.sandbox.process import set_parent_death_signal
 
 READY_SECONDS = 60.0
 """A server that is not ready by then will not be."""
@@ -24,6 +22,17 @@ END_SECONDS = 10.0
 LOOK_SECONDS = 0.02
 LAST_WORDS = 1500
 LOG = "server.log"
+ENDS_WITH_ITS_STARTER = """
+import ctypes, os, signal, sys
+starter, *command = sys.argv[1:]
+SET_PARENT_DEATH_SIGNAL = 1
+if ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0):
+    sys.exit("the kernel sets no signal for the end of the starter")
+if os.getppid() == int(starter):
+    os.execvp(command[0], command)
+"""
+"""If the starter is killed, nobody else ends the server. A function between fork and exec would do
+the same, but makes Python fork the whole process, in which gRPC's threads may abort."""
 
 
 class NotStarted(RuntimeError):
@@ -40,15 +49,16 @@ class Server:
         self._log = folder / LOG
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                [
+                    *(sys.executable, "-I", "-S", "-c", ENDS_WITH_ITS_STARTER),
+                    *(str(os.getpid()), *command),
+                ],
                 cwd=folder,
                 env={"PATH": os.defpath, "HOME": str(folder), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # If this process is killed, nobody else ends the server.
-                preexec_fn=lambda: set_parent_death_signal(signal.SIGTERM),
             )
 
     def __enter__(self) -> Server:
