@@ -97,7 +97,7 @@ def test_one_pair_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cases, "DEVICE_CALLS", {FOUR: 4})
     with reporting(0, shown=False) as reporter:
         found = devices.run(Plan(1, True, random.Random(1), Store(tmp_path), reporter))
-    (pair,) = found["pairs"]
+    pair, *_ = found["pairs"]  # more where time was stolen throughout the first
     assert list(pair) == [IN_PROCESS, IN_PROCESS + AGAIN, "reference"]
     assert len({arm["answers"][FOUR] for arm in pair.values()}) == 1
     assert devices.trials_of(found, FOUR)["reference"].off_by == Difference()
