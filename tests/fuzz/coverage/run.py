@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def search(whole: Table, module: str, target: str, given: argparse.Namespace) ->
             f"-artifact_prefix={kept}/{target.replace(' ', '-')}-",
             f"-max_len={LONGEST_INPUT}",
             f"-timeout={HANG_SECONDS}",
-            f"-rss_limit_mb={MEMORY_MIB}",
+            f"-rss_limit_mb={MEMORY_MIB + _peak_mib()}",
         ]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         outcomes = json.loads(counts.read_text()) if counts.exists() else {}
@@ -95,6 +96,11 @@ def search(whole: Table, module: str, target: str, given: argparse.Namespace) ->
     whole.seconds += time.monotonic() - began
     if done.returncode:
         whole.find(f"{target}: {_fault(done.stderr)}")
+
+
+def _peak_mib() -> int:
+    """The most memory that this process has had, from which the count of its children goes on."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def _fault(said: str) -> str:
