@@ -24,6 +24,8 @@ from loader_service.devices.self_test import Found, Threads
 from loader_service.runtime.native import Library
 from tests.shared_models import REPOSITORY
 
+pytestmark = pytest.mark.forks
+
 
 def run_main(runtime: str, *devices: Enabled, seconds: float = 20) -> dict[str, Found]:
     """Run the self-test as the service does, and return what was found of the devices."""
