@@ -51,6 +51,24 @@ def test_relayed_connection_keeps_its_session_open(service: FakeService) -> None
         ml.connect(service.directory, relay="yes")  # type: ignore[arg-type]
 
 
+def test_a_room_that_is_just_being_made_is_waited_for(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program of this user has come a moment before: the room is there, and no socket."""
+    made, welcome = service.grpc_path.with_name("made"), service._session
+
+    def open_the_room(origin: str) -> Any:
+        if made.exists():
+            made.rename(service.grpc_path)
+        return welcome(origin)
+
+    service.grpc_path.rename(made)
+    monkeypatch.setattr(service, "_session", open_the_room)
+    with ml.connect(service.directory, relay=True) as connection:
+        assert connection.formats()
+    assert len(service.hellos) == 1
+
+
 def test_a_service_that_opens_no_session_in_time_is_a_network_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
