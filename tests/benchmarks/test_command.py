@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,23 +87,49 @@ def test_a_document_is_left_alone_when_a_section_is_missing(
     assert "a section is missing" in capsys.readouterr().err
 
 
+ONE_PAIR = """
+import json, sys
+from benchmarks.__main__ import measure
+from benchmarks.report import SECTIONS
+from model_loader_cli.bench import processes
+processes.SPARE_PAIRS = 0
+with open(sys.argv[1], "w") as file:
+    json.dump(measure(list(SECTIONS), 1, False, 1), file)
+"""
+"""Measures no pair again where time was stolen: that would take several times as long."""
+
+
+def without_steal(value: Any) -> Any:
+    """Return samples as if no time had been stolen: how much is, no test can choose."""
+    match value:
+        case dict():
+            return {
+                name: 0 if name == "stolen" else without_steal(item) for name, item in value.items()
+            }
+        case list():
+            return list(map(without_steal, value))
+    return value
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
 def test_one_pair_of_everything_measures_every_target(output: Path, tmp_path: Path) -> None:
-    written = tmp_path / "benchmarks.md"
-    shutil.copy(DOCUMENT, written)
+    measured = tmp_path / "measured.json"
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks", "--pairs", "1"),
-            *("--output", str(output), "--document", str(written)),
-        ],
+        [sys.executable, "-c", ONE_PAIR, str(measured)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    samples = json.loads((output / "samples.json").read_text())["sections"]
+    results = without_steal(json.loads(measured.read_text()))
+    samples = results["sections"]
+    measured.write_text(json.dumps(results))
+    written = tmp_path / "benchmarks.md"
+    shutil.copy(DOCUMENT, written)
+    arguments = ["--samples", str(measured), "--output", str(output), "--document", str(written)]
+    assert command.main(arguments) == 0
     known = report.figures_of(samples)
     absent = {target.figure for target in TARGETS if target.figure not in known[target.section]}
     if os.getuid() != 0:
