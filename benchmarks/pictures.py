@@ -237,7 +237,12 @@ def _row(figure: Any, count: int) -> Sequence[Any]:
 def _line(
     axes: Any, at: Sequence[float], values: Sequence[Interval], colour: str, label: str | None
 ) -> None:
-    """Medians, with their intervals as bars."""
+    """Medians, with their intervals as bars; nothing where all was disturbed.
+
+    An axis with a line of no points could not be logarithmic.
+    """
+    if not values:
+        return
     below = [value.median - value.low for value in values]
     above = [value.high - value.median for value in values]
     axes.errorbar(
