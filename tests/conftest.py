@@ -48,7 +48,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that lock a fork of this process down before any that use gRPC in it.
+    """Run the tests of what a fork of this process does before any that use gRPC in it.
 
     gRPC starts its threads anew in each forked child. Only a process with one thread can enter a
     user namespace or be locked down; and where a child closes its descriptors, these threads abort.

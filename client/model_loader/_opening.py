@@ -139,22 +139,14 @@ def _have_room_made(
         attach.close()
 
 
-def _may_reach(path: Path) -> bool:
-    """Whether a room has its socket and is open; a service opens it last, once it is made."""
-    try:
-        path.lstat()
-    except OSError:
-        return False
-    return True
-
-
 def _open_relayed(
     directory: Path, origin: str, broker: _embedded.EmbeddedBroker | None
 ) -> Steps[Session]:
     # Resolved once: who owns a link on the way could turn it elsewhere between check and use.
     path = directory.resolve() / f"uid-{os.geteuid()}" / "grpc.sock"
     check_directory(path.parents[1])
-    if not _may_reach(path):
+    # Its socket, and not the room: a service opens that last, once all is in it.
+    if not os.path.lexists(path):
         yield from _have_room_made(directory, origin, broker)
     check_socket(path)
     yield InThread(partial(check_listener, path))

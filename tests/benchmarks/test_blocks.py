@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic
 
 from model_loader_cli.bench.blocks import Condition, measure, spinner, warm_up
-from tests.support.stopping import state_of
+from tests.support.processes import state_of
 from tests.support.waiting import wait_until
 
 

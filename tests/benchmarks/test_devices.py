@@ -18,7 +18,7 @@ from model_loader_cli.bench.candidate import Candidate, Trial, trial_of
 from model_loader_cli.bench.comparison import AGAIN, IN_PROCESS
 from model_loader_cli.bench.numerical import Difference, shown_difference
 from model_loader_cli.bench.progress import reporting
-from tests.benchmarks.test_sections import needs_matplotlib
+from tests.support.drawing import needs_matplotlib
 
 FOUR = cases.FOUR_BYTES
 

@@ -29,6 +29,7 @@ from model_loader_cli.bench.machine import describe
 from model_loader_cli.bench.processes import Arm, ArmFailed
 from model_loader_cli.bench.progress import reporting
 from tests.shared_models import REPOSITORY
+from tests.support.processes import living
 
 LONG = 60.0
 """A bound against hangs."""
@@ -49,11 +50,7 @@ def python(program: str) -> list[str]:
 
 def is_there(pid: int) -> bool:
     """Whether a process runs; one that has ended and is not yet forgotten does not."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in "ZX"
+    return bool(living([pid]))
 
 
 def processes(folder: Path) -> list[int]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import xml.etree.ElementTree as ElementTree
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,8 @@ from benchmarks.sections import cold, memory, throughput
 from benchmarks.targets import TARGETS
 from model_loader_cli.bench.comparison import AGAIN, BACK_TO_BACK, DIRECT, ECHO, IN_PROCESS, RELAYED
 from tests.shared_models import REPOSITORY
+from tests.support.drawing import needs_matplotlib
 
-needs_matplotlib = pytest.mark.skipif(
-    find_spec("matplotlib") is None,
-    reason="the pictures need Matplotlib, which make bench installs",
-)
 # The first test waits for the run of all sections: half a minute where nobody else computes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"

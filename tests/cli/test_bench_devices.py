@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from model_loader_wire.limits import DEFAULT_LIMITS
 from tests.cli.conftest import document, run_command
 from tests.devices.models import chain
 from tests.devices.openvino_worker import need_openvino
+from tests.support.drawing import needs_matplotlib
 
 WriteModel = Callable[[bytes], Path]
 BLOCKS = 10
@@ -88,10 +88,7 @@ def test_what_cannot_be_measured_is_refused_first(model_file: WriteModel, tmp_pa
     assert "not measured: external:x" in done.stderr
 
 
-@pytest.mark.skipif(
-    find_spec("matplotlib") is None,
-    reason="the pictures need Matplotlib, which make bench installs",
-)
+@needs_matplotlib
 def test_the_picture_names_every_arm(tmp_path: Path) -> None:
     from model_loader_cli.bench.drawing import Bar, draw_bars
     from model_loader_cli.bench.interval import interval

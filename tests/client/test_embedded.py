@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 import model_loader as ml
 from model_loader_wire.limits import Limits
 from tests.support.host import installed_runtimes
+from tests.support.processes import living, wait_until_empty
 
 pytestmark = pytest.mark.skipif(not installed_runtimes(), reason="no runtime is installed")
 
@@ -33,16 +33,7 @@ def no_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def gone(pid: int) -> bool:
     """Wait until a process of that number has ended; False if it still runs after a while."""
-    ends = time.monotonic() + END_SECONDS
-    while time.monotonic() < ends:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
+    return not wait_until_empty(lambda: living([pid]), END_SECONDS)
 
 
 def test_contexts_share_one_private_service() -> None:

@@ -11,8 +11,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.faults.ground import groups_of, trees_of
+from tests.support.processes import state_of
 from tests.support.raw_client import HANG_SECONDS, RawSession, Service
-from tests.support.stopping import state_of
 from tests.support.usage import Usage
 
 QUIET_SECONDS = 30.0

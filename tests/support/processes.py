@@ -41,10 +41,11 @@ def processes_of(uid: int) -> list[int]:
 
 def living(pids: Iterable[int]) -> list[int]:
     """Return those of these processes that run; one that nobody has reaped yet does not."""
-    return [pid for pid in pids if _state(pid) not in ("", "Z", "X")]
+    return [pid for pid in pids if state_of(pid) not in ("", "Z", "X")]
 
 
-def _state(pid: int) -> str:
+def state_of(pid: int) -> str:
+    """The letter of a process's state: R, S, D, T (stopped), Z; empty for none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):

@@ -6,24 +6,15 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from tests.support.processes import describe, wait_until_empty
+from tests.support.processes import describe, living, state_of, wait_until_empty
 
 HANG_SECONDS = 20.0
 
 
-def state_of(pid: int) -> str:
-    """The letter of a process's state: R, S, D, T (stopped), Z; empty for none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
 def is_dead(pid: int) -> bool:
     """Whether a process has ended."""
-    return state_of(pid) in ("", "Z", "X")
+    return not living([pid])
 
 
 def wait_until_stopped(pid: int) -> None:
